@@ -1,0 +1,1 @@
+"""Encrypted Django model fields over Asherah's key hierarchy."""

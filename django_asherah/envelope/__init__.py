@@ -1,0 +1,1 @@
+"""The engine: Asherah's envelope encryption in plain Python, without Django and without boto3."""

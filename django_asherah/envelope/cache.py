@@ -1,0 +1,112 @@
+"""The cache of opened keys."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+
+from django_asherah.envelope.keys import CryptoKey
+from django_asherah.envelope.records import KeyMeta
+
+_caches: weakref.WeakSet[KeyCache] = weakref.WeakSet()
+
+
+class KeyCache:
+    """Opened keys by (id, created), and which key of an id is current. Bounded and thread-safe.
+
+    Reads take no lock: each is one dict look-up. When full, the key that has gone longest without use makes room
+    (second chance). A key may be in use after it was evicted; it is dropped when its last user lets go.
+
+    Attributes:
+        opened: the keys. Whoever takes one from here marks it as ``recently_used``. It stays the same dict, as sessions
+            hold it.
+        newest: by id, the key that new writes used last; the same holds.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self.opened: dict[KeyMeta, CryptoKey] = {}
+        self.newest: dict[str, CryptoKey] = {}
+        self._make_locks()
+        _caches.add(self)
+
+    def _make_locks(self) -> None:
+        self._guard = threading.Lock()
+        self._loading: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
+
+    def get(self, meta: KeyMeta) -> CryptoKey | None:
+        """Return the key with exactly this id and creation time."""
+        key = self.opened.get(meta)
+        if key is not None:
+            key.recently_used = True
+        return key
+
+    def current(self, key_id: str) -> CryptoKey | None:
+        """Return the key of this id that new writes used last."""
+        key = self.newest.get(key_id)
+        if key is not None:
+            key.recently_used = True
+        return key
+
+    def put(self, key: CryptoKey) -> None:
+        """Add ``key``, in place of one with the same id and creation time."""
+        with self._guard:
+            self.opened.pop(key.meta, None)
+            while len(self.opened) >= self._capacity:
+                self._evict_one()
+            self.opened[key.meta] = key
+
+    def make_current(self, key: CryptoKey) -> None:
+        """Let ``key`` be what new writes of its id use."""
+        with self._guard:
+            # Only a key that is in the cache may be current: so the one bound holds for both.
+            if self.opened.get(key.meta) is key:
+                key.recently_used = True
+                self.newest[key.meta.key_id] = key
+
+    def discard(self, key: CryptoKey) -> None:
+        """Forget ``key``."""
+        with self._guard:
+            if self.opened.get(key.meta) is key:
+                del self.opened[key.meta]
+            self._drop_current(key)
+
+    def clear(self) -> None:
+        """Forget every key."""
+        with self._guard:
+            self.opened.clear()
+            self.newest.clear()
+
+    def loading(self, key_id: str) -> threading.RLock:
+        """Return the lock that whoever loads or makes a key of this id must hold."""
+        with self._guard:
+            lock = self._loading.get(key_id)
+            if lock is None:
+                lock = self._loading[key_id] = threading.RLock()
+            return lock
+
+    def _evict_one(self) -> None:
+        meta, key = next(iter(self.opened.items()))
+        del self.opened[meta]
+        if key.recently_used:
+            key.recently_used = False
+            self.opened[meta] = key
+        else:
+            self._drop_current(key)
+
+    def _drop_current(self, key: CryptoKey) -> None:
+        if self.newest.get(key.meta.key_id) is key:
+            del self.newest[key.meta.key_id]
+
+    def __len__(self) -> int:
+        return len(self.opened)
+
+
+def _renew_locks_in_child() -> None:
+    # A thread that held one of these locks at the fork does not exist in the child to release it.
+    for cache in list(_caches):
+        cache._make_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks_in_child)

@@ -1,0 +1,116 @@
+"""The engine's seams: what it needs from a KMS, a metastore, a clock and a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
+
+Clock: TypeAlias = Callable[[], float]
+"""Returns the time now, in seconds since the Unix epoch (``time.time``)."""
+
+Random: TypeAlias = Callable[[int], bytes]
+"""Returns that many cryptographically strong random bytes (``os.urandom``)."""
+
+
+class KeyManagementService(Protocol):
+    """Wraps system keys under a master key that never leaves the service. Must be thread-safe."""
+
+    def encrypt_key(self, key: bytes | bytearray) -> bytes:
+        """Wrap a 32-byte system key. The result is what ``Key`` of its envelope key record holds.
+
+        Raises:
+            KMSError: no region could wrap it.
+        """
+
+    def decrypt_key(self, wrapped: bytes) -> bytearray:
+        """Unwrap what :meth:`encrypt_key` returned into 32 bytes that the caller will wipe.
+
+        Raises:
+            KMSError: no region could unwrap it.
+        """
+
+
+class Metastore(Protocol):
+    """Stores envelope key records, insert only. Must be thread-safe.
+
+    Every method raises ``MetastoreError`` when the storage fails, and ``InvalidRecordError`` when what
+    is stored is not a key record.
+    """
+
+    def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
+        """Return the record with exactly this key id and creation time, or None."""
+
+    def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
+        """Return the records of those of these keys that there are, with as few calls as the storage allows.
+
+        A record that is no key record is left out: whoever needs it learns why from :meth:`load`.
+        """
+
+    def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
+        """Return the record with the greatest creation time of this key id, or None."""
+
+    def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
+        """Insert ``record`` if its (key id, creation time) is free; False if another record stands there."""
+
+    def is_lasting(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+        """Tell whether ``record``, which this caller has just read or stored under ``meta``, is certain to last.
+
+        True where it is committed. False where it may be the caller's own transaction that wrote it, which may
+        yet roll back, or where that can't be told.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreated:
+    """A new system key or intermediate key stands in the metastore."""
+
+    meta: KeyMeta
+
+
+@dataclass(frozen=True, slots=True)
+class StaleKeyKept:
+    """A key is due for its revoke check, but its record can't be read now; the key in hand stays in use."""
+
+    meta: KeyMeta
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFailed:
+    """A region's KMS failed. ``operation`` is the KMS action's name, for example ``Decrypt``."""
+
+    region: str
+    arn: str
+    operation: str
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class KMSCalled:
+    """A region's KMS was called once, and took so many ``seconds``.
+
+    ``error`` is None if it answered; else AWS's error code, or the exception's class.
+    """
+
+    region: str
+    operation: str
+    seconds: float
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMissed:
+    """The metastore was asked for a key: it was not in hand, or due for its revoke check."""
+
+    key_id: str
+
+
+Event: TypeAlias = KeyCreated | StaleKeyKept | RegionFailed | KMSCalled | CacheMissed
+Listener: TypeAlias = Callable[[Event], None]
+
+
+def ignore_events(event: Event) -> None:
+    """Do nothing: the listener of those who don't listen."""

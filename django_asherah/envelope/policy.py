@@ -1,0 +1,36 @@
+"""The crypto policy: how long a key serves new writes, and how long it is trusted unseen.
+
+Source: ``go/appencryption/policy.go`` of godaddy/asherah, defaults included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoPolicy:
+    """Pure functions of time; every duration is in seconds.
+
+    Attributes:
+        expire_after: a key older than this is expired: it opens old records but takes no new writes.
+        revoke_check_interval: how long a key in hand is trusted before its record is read again.
+        created_precision: a new key's ``created`` is rounded down to a multiple of this, so that
+            processes that race make one key, not many.
+    """
+
+    expire_after: float = 90 * DAY
+    revoke_check_interval: float = 60 * 60
+    created_precision: int = 60
+
+    def created_at(self, now: float) -> int:
+        """Return the ``created`` of a key made ``now``."""
+        # Rounding down further than a key lives would give birth to expired keys.
+        precision = max(1, int(min(self.created_precision, self.expire_after)))
+        return int(now) // precision * precision
+
+    def expires_at(self, created: int) -> float:
+        """Return the last moment at which a key ``created`` then takes new writes."""
+        return created + self.expire_after

@@ -1,0 +1,252 @@
+"""The engine's public API, named as Asherah names it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Self
+
+from django_asherah.envelope.aead import StreamCipher
+from django_asherah.envelope.compact import decode_compact, is_compact, join_compact, split_compact
+from django_asherah.envelope.events import EventQueue
+from django_asherah.envelope.files import FILE_START
+from django_asherah.envelope.interfaces import (
+    Clock,
+    KeyManagementService,
+    Listener,
+    Metastore,
+    Random,
+    ignore_events,
+)
+from django_asherah.envelope.keyring import IntermediateKeys, Surroundings, SystemKeys
+from django_asherah.envelope.partition import Partition, system_key_id
+from django_asherah.envelope.policy import CryptoPolicy
+from django_asherah.envelope.records import (
+    MAX_PAYLOAD_LENGTH,
+    DataRowKey,
+    DataRowRecord,
+    KeyMeta,
+    decode_row,
+    encode_row,
+    printable,
+    write_json,
+)
+from django_asherah.exceptions import DecryptionError, EncryptionError, PartitionMismatchError
+
+_DEFAULT_POLICY = CryptoPolicy()
+
+
+class Session:
+    """Encrypts and decrypts for one partition. Cheap, thread-safe; its keys live in its factory."""
+
+    __slots__ = ("_clock", "_key_id", "_keys", "_newest", "_opened", "partition")
+
+    def __init__(self, partition: Partition, keys: IntermediateKeys, clock: Clock) -> None:
+        self.partition = partition
+        self._key_id = partition.intermediate_key_id
+        self._keys = keys
+        # Most keys are in the cache: to look there first is a good part of what a value costs here.
+        self._newest, self._opened = keys.cache.newest, keys.cache.opened
+        self._clock = clock
+
+    def encrypt(self, payload: bytes) -> str:
+        """Return ``payload`` (0 bytes to 64 MiB) as the JSON of a data row record.
+
+        Raises:
+            EncryptionError: not bytes, or too long.
+            KMSError, MetastoreError: there is no key in hand, and none can be loaded or made.
+        """
+        if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
+            raise _refuse(payload)
+        now = self._clock()
+        key = self._newest.get(self._key_id)
+        if key is None or now >= key.usable_until:
+            key = self._keys.current(self._key_id)
+        key.recently_used = True
+        sealed_key, sealed = key.cipher.seal_row(payload)
+        return write_json(DataRowRecord(DataRowKey(int(now), sealed_key, key.meta), sealed)).decode()
+
+    def encrypt_compact(self, payload: bytes) -> bytes:
+        """Return ``payload`` as a record in the compact format, which only django-asherah reads.
+
+        Raises:
+            EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
+        """
+        if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
+            raise _refuse(payload)
+        key = self._keys.current(self._key_id)
+        return join_compact(key.meta, *key.cipher.seal_row(payload))
+
+    def decrypt(self, record: str | bytes) -> bytes:
+        """Return the payload of a record: a data row record's JSON, or the compact format.
+
+        Raises:
+            InvalidRecordError: not a record, or over a bound.
+            PartitionMismatchError: another partition's record.
+            DecryptionError: wrong key or tampering.
+            KeyNotFoundError: the metastore has no such key.
+            KMSError, MetastoreError: its key is not in hand and can't be loaded.
+        """
+        if record.__class__ is not str and is_compact(record):
+            meta, sealed_key, sealed = split_compact(record, self._key_id)
+        else:
+            row = decode_row(record)
+            row_key, sealed = row.key, row.data
+            meta, sealed_key = row_key.parent_key_meta, row_key.key
+            if meta.key_id != self._key_id:
+                raise PartitionMismatchError(
+                    f"the record names key {printable(meta.key_id)}, but this partition's key is "
+                    f"{printable(self._key_id)}"
+                )
+        try:
+            # Most records name the newest key, and to find that costs less than to hash a name.
+            key = self._newest.get(self._key_id)
+            if key is None or key.meta.created != meta.created:
+                key = self._opened.get(meta)
+            if key is None or self._clock() >= key.check_at:
+                key = self._keys.exact(meta)
+            key.recently_used = True
+            return key.cipher.open_row(sealed_key, sealed)
+        except DecryptionError as exc:
+            exc.at(f"record under key {meta}")
+            raise
+
+    def start_file(self) -> tuple[str, StreamCipher]:
+        """Return the record of a new file and the cipher of its chunks; see :mod:`django_asherah.envelope.files`.
+
+        Raises:
+            KMSError, MetastoreError: there is no key in hand, and none can be loaded or made.
+        """
+        key = self._keys.current(self._key_id)
+        sealed_key, sealed, stream = key.cipher.start_stream(FILE_START)
+        return encode_row(DataRowRecord(DataRowKey(int(self._clock()), sealed_key, key.meta), sealed)), stream
+
+    def open_file(self, record: str | bytes) -> StreamCipher:
+        """Return the cipher of the chunks of the file that ``record`` begins.
+
+        Raises:
+            DecryptionError: the record opens, but is not that of a file.
+            InvalidRecordError, PartitionMismatchError, DecryptionError, KeyNotFoundError, KMSError, MetastoreError: as
+                :meth:`decrypt`.
+        """
+        key = decode_row(record).key
+        if Session.decrypt(self, record) != FILE_START:
+            raise DecryptionError("the record opens, but is not that of such a file")
+        return self._keys.exact(key.parent_key_meta).cipher.open_stream(key.key, FILE_START)
+
+    def read(self, record: str | bytes) -> DataRowRecord:
+        """Return a record of either format unopened: which key seals it, and what. Needs no key.
+
+        Raises:
+            InvalidRecordError: not a record, or over a bound.
+            PartitionMismatchError: another partition's record, in the compact format, which does not say whose.
+        """
+        if is_compact(record):
+            return decode_compact(record, self._key_id)
+        return decode_row(record)
+
+    def to_json(self, record: str | bytes) -> str:
+        """Return a record of either format as the JSON that every Asherah SDK reads. Needs no key, opens nothing.
+
+        Raises:
+            InvalidRecordError, PartitionMismatchError: as :meth:`read`.
+        """
+        return encode_row(self.read(record))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Do nothing: the keys belong to the factory."""
+
+    def __repr__(self) -> str:
+        return f"<Session {self._key_id}>"
+
+
+def _refuse(payload: object) -> EncryptionError:
+    if isinstance(payload, bytes):
+        return EncryptionError(f"a value of {len(payload)} bytes is over the limit of {MAX_PAYLOAD_LENGTH}")
+    return EncryptionError(f"only bytes can be encrypted, not {type(payload).__name__}")
+
+
+class SessionFactory:
+    """One service and product over one metastore and one KMS, with the keys it has opened. Thread-safe.
+
+    Args:
+        service: part of every key id; letters, digits, ``.``, ``_`` and ``-``.
+        product: the same.
+        metastore: where key records are stored.
+        kms: wraps system keys.
+        policy: when keys expire and are checked.
+        key_suffix: what ids carry after the product (Asherah's region suffix), if anything.
+        cache_size: opened keys held, for system keys and for intermediate keys each.
+        clock: seconds since the Unix epoch.
+        random: cryptographically strong random bytes.
+        on_event: is told of every ``Event`` once no key lock is held; pass the same ``EventQueue`` to the KMS.
+        session_type: a subclass of ``Session`` that watches its calls.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        product: str,
+        metastore: Metastore,
+        kms: KeyManagementService,
+        policy: CryptoPolicy = _DEFAULT_POLICY,
+        *,
+        key_suffix: str = "",
+        cache_size: int = 1000,
+        clock: Clock = time.time,
+        random: Random = os.urandom,
+        on_event: Listener = ignore_events,
+        session_type: type[Session] = Session,
+    ) -> None:
+        self.service = service
+        self.product = product
+        self.key_suffix = key_suffix
+        self.metastore = metastore
+        self.kms = kms
+        self.policy = policy
+        self.clock = clock
+        events = on_event if isinstance(on_event, EventQueue) else EventQueue(on_event)
+        surroundings = Surroundings(metastore, policy, clock, random, events, cache_size)
+        self.system_key_id = system_key_id(service, product, key_suffix)
+        self.system_keys = SystemKeys(surroundings, kms)
+        self.intermediate_keys = IntermediateKeys(surroundings, self.system_keys, self.system_key_id)
+        self._sessions: dict[str, Session] = {}
+        self._most_sessions = cache_size
+        self._session_type = session_type
+
+    def get_session(self, partition_id: str) -> Session:
+        """Return the session of a partition.
+
+        Raises:
+            EncryptionError: the partition is empty, too long, or can't be part of a key id.
+        """
+        session = self._sessions.get(partition_id)
+        if session is None:
+            partition = Partition(partition_id, self.service, self.product, self.key_suffix)
+            session = self._session_type(partition, self.intermediate_keys, self.clock)
+            if len(self._sessions) < self._most_sessions:
+                self._sessions[partition_id] = session
+        return session
+
+    def load_keys(self, metas: Iterable[KeyMeta]) -> None:
+        """Bring those of these intermediate keys into hand that aren't, and their system keys, in a few queries.
+
+        Without it each is loaded when its first record is opened: one query a key. What the cache has no room for is
+        loaded then all the same, and so is what can't be opened now.
+
+        Raises:
+            MetastoreError: the metastore can't be read.
+        """
+        self.intermediate_keys.load_many(metas)
+
+    def clear(self) -> None:
+        """Forget every opened key; the next use loads it again."""
+        self.intermediate_keys.clear()
+        self.system_keys.clear()
+
+    def __repr__(self) -> str:
+        return f"<SessionFactory {self.system_key_id}>"

@@ -1,0 +1,141 @@
+"""Encrypted files as Python streams."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django_asherah.envelope.files import CHUNK_LENGTH, SEALED_CHUNK_LENGTH, open_chunk, read_fully, read_header
+from django_asherah.exceptions import AsherahError
+
+if TYPE_CHECKING:
+    from django_asherah.envelope.session import Session
+
+T = TypeVar("T")
+
+
+class SealingReader(io.RawIOBase):
+    """A file's ciphertext while it is made. It begins again, under another key, when it is wound back."""
+
+    def __init__(self, start: Callable[[], Iterator[bytes]]) -> None:
+        """Take what makes a key and returns the file's parts. The key is made now, so that this fails and no write."""
+        self._start = start
+        self._parts = start()
+        self._held = memoryview(b"")
+        self._is_new = True
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer: some storages take less than they asked for as the end."""
+        self._is_new = False
+        target, filled = memoryview(buffer).cast("B"), 0
+        while filled < len(target):
+            if not self._held:
+                part = next(self._parts, None)
+                if part is None:
+                    break
+                self._held = memoryview(part)
+            count = min(len(self._held), len(target) - filled)
+            target[filled : filled + count] = self._held[:count]
+            self._held = self._held[count:]
+            filled += count
+        return filled
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go back to the start, the one place to go to."""
+        if (offset, whence) != (0, io.SEEK_SET):
+            raise io.UnsupportedOperation("ciphertext can only be wound back to its start")
+        if not self._is_new:
+            # Never the same key twice: the content may have changed, and its nonces would be the same.
+            self._parts, self._held, self._is_new = self._start(), memoryview(b""), True
+        return 0
+
+
+class OpeningReader(io.RawIOBase):
+    """A file's content, chunk by chunk. Every method that reads raises the errors of ``Session.open_file``."""
+
+    def __init__(self, name: str, sealed: Any, session: Session) -> None:
+        """Read the header of ``sealed``, a binary file that can seek; ``name`` is for errors."""
+        self._name = name
+        self._sealed = sealed
+        self._header = at_file(name, lambda: read_header(sealed))
+        self._stream = at_file(name, lambda: session.open_file(self._header.record))
+        self._ahead = b""
+        self._next = 0
+        self._position = 0
+        self._place, self._chunk = -1, b""
+        self._end: int | None = None
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position in the content."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read at most to the end of a chunk."""
+        if self._end is not None and self._position >= self._end:
+            return 0
+        place, start = divmod(self._position, CHUNK_LENGTH)
+        if place != self._place:
+            self._load(place)
+        part = self._chunk[start : start + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position in the content."""
+        base = {io.SEEK_SET: lambda: 0, io.SEEK_CUR: lambda: self._position, io.SEEK_END: self._find_end}[whence]()
+        target = base + offset
+        if target < 0:
+            raise ValueError(f"negative seek position {target}")
+        if target > self._position:
+            self._find_end()  # So that the end is the authenticated one, and not where the file was cut off.
+        self._position = target
+        return target
+
+    def close(self) -> None:
+        """Close the file underneath, too."""
+        self._sealed.close()
+        super().close()
+
+    def _find_end(self) -> int:
+        """Open the last chunk, which proves where the end is."""
+        if self._end is None:
+            length = at_file(self._name, lambda: self._header.content_length(self._sealed.seek(0, io.SEEK_END)))
+            self._next = -1
+            self._load(max(length - 1, 0) // CHUNK_LENGTH)
+        return self._end or 0
+
+    def _load(self, place: int) -> None:
+        if place != self._next:
+            self._sealed.seek(self._header.place_of(place))
+            self._ahead = b""
+        # One byte more than the chunk tells whether it is the last.
+        sealed = self._ahead + read_fully(self._sealed, SEALED_CHUNK_LENGTH + 1 - len(self._ahead))
+        last = len(sealed) <= SEALED_CHUNK_LENGTH
+        self._ahead = sealed[SEALED_CHUNK_LENGTH:]
+        chunk = at_file(self._name, lambda: open_chunk(self._stream, place, sealed[:SEALED_CHUNK_LENGTH], last=last))
+        self._place, self._next, self._chunk = place, place + 1, chunk
+        if last:
+            self._end = place * CHUNK_LENGTH + len(chunk)
+
+
+def at_file(name: str, work: Callable[[], T]) -> T:
+    """Do it, and put the file's name before what an error says."""
+    try:
+        return work()
+    except AsherahError as exc:
+        exc.at(f"file {name!r}")
+        raise
