@@ -1,0 +1,69 @@
+"""What the AWS KMS makes of a system key, and its exact JSON.
+
+Source: ``go/appencryption/plugins/aws-v2/kms`` of godaddy/asherah. Every official SDK reads these member names: they
+may never change. The order of ``kmsKeks`` carries no meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from django_asherah.envelope.records import MAX_WRAPPED_KEY_LENGTH, SealedKey
+from django_asherah.exceptions import InvalidRecordError
+
+MAX_CIPHERTEXT_LENGTH = 6144
+"""Bytes: the longest ``CiphertextBlob`` that AWS KMS takes (its API reference, ``Decrypt``)."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=2048)]
+
+
+class RegionKek(Struct, frozen=True, rename="camel"):
+    """The KEK as one region's master key has wrapped it."""
+
+    region: Name
+    arn: Name
+    encrypted_kek: Annotated[bytes, Meta(min_length=1, max_length=MAX_CIPHERTEXT_LENGTH)]
+
+
+class WrappedSystemKey(Struct, frozen=True, rename="camel"):
+    """A system key sealed by a KEK, and that KEK once a region."""
+
+    encrypted_key: SealedKey
+    kms_keks: Annotated[list[RegionKek], Meta(max_length=100)]
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(WrappedSystemKey)
+
+
+def encode_wrapped(wrapped: WrappedSystemKey) -> bytes:
+    """Return the JSON that becomes ``Key`` of a system key's record.
+
+    Raises:
+        InvalidRecordError: it is longer than the SDKs take.
+    """
+    blob = _encoder.encode(wrapped)
+    if len(blob) > MAX_WRAPPED_KEY_LENGTH:
+        raise InvalidRecordError(
+            f"a system key wrapped for {len(wrapped.kms_keks)} regions takes {len(blob)} bytes, over the SDKs' "
+            f"limit of {MAX_WRAPPED_KEY_LENGTH}: configure fewer regions"
+        )
+    return blob
+
+
+def decode_wrapped(blob: bytes) -> WrappedSystemKey:
+    """Read ``Key`` of a system key's record.
+
+    Raises:
+        InvalidRecordError: the AWS KMS did not make it.
+    """
+    try:
+        return _decoder.decode(blob)
+    except UnicodeError:  # This exception holds the whole text, so it may not stay in the chain.
+        reason = "not valid UTF-8 text"
+    except (msgspec.DecodeError, RecursionError) as exc:
+        reason = str(exc)
+    raise InvalidRecordError(f"not a system key wrapped by AWS KMS: {reason}")
