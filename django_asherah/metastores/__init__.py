@@ -1,0 +1,1 @@
+"""Metastores: where key records are stored."""

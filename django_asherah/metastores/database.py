@@ -1,0 +1,263 @@
+"""The metastore in a Django database: Asherah's ``encryption_key`` table.
+
+Source of the statements: ``go/appencryption/pkg/persistence/sql.go`` of godaddy/asherah. Only the three
+columns that every official SDK knows are touched, so a table that an SDK's own DDL made serves as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from django.db import Error as DatabaseFailure
+from django.db import IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, encode_key
+from django_asherah.exceptions import InvalidRecordError, MetastoreError
+
+T = TypeVar("T")
+Work = Callable[[BaseDatabaseWrapper], T]
+Row = tuple[str | bytes]
+
+IS_KEY = "(id = %s AND created = %s)"
+LOAD = f"SELECT {{record}} FROM encryption_key WHERE {IS_KEY}"
+LOAD_MANY = "SELECT id, {record} FROM encryption_key WHERE {conditions}"
+LOAD_LATEST = "SELECT {record} FROM encryption_key WHERE id = %s ORDER BY created DESC LIMIT 1"
+INSERT = "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)"
+
+MOST_AT_ONCE = 400
+"""Keys that one query asks for: SQLite may take 999 parameters, and a key is two of them."""
+
+# Seconds that PostgreSQL waits for a lock, if nobody said otherwise: the caller's own transaction may hold it,
+# and so for ever.
+LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
+
+# The record's text whatever the column's type: psycopg would parse json, and sqlite3 would put text that is
+# not UTF-8 into its error message.
+RECORD_TEXT = {"postgresql": "CAST(key_record AS text)", "sqlite": "CAST(key_record AS blob)"}
+
+
+class DatabaseMetastore:
+    """Key records in the ``encryption_key`` table of one database alias. Thread-safe, as connections are.
+
+    Key rows must not hang on the caller's transaction: if it rolled back, what was encrypted under them
+    elsewhere could never be read. So PostgreSQL and MySQL are written to through a private connection that
+    commits at once, and inside a transaction read through one too. SQLite allows one writer, so there the
+    caller's connection serves, and :meth:`is_lasting` tells whether its transaction may yet take a row away.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
+        """Return the record with exactly this key id and creation time, or None."""
+        return self._record(self._read(lambda connection: _select_one(connection, meta)), str(meta))
+
+    def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
+        """Return the records of those of these keys that there are, with one query for each 400."""
+        starts = range(0, len(metas), MOST_AT_ONCE)
+        parts = [metas[start : start + MOST_AT_ONCE] for start in starts]
+        rows = [row for part in parts for row in self._read(partial(_select_many, metas=part))]
+        found: dict[KeyMeta, EnvelopeKeyRecord] = {}
+        for key_id, text in rows:
+            with suppress(InvalidRecordError):
+                record = decode_key(text)
+                found[KeyMeta(key_id, record.created)] = record
+        return found
+
+    def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
+        """Return the record with the greatest creation time of this key id, or None."""
+        row = self._read(lambda connection: _select(connection, LOAD_LATEST, [key_id]))
+        return self._record(row, f"{key_id} (latest)")
+
+    def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
+        """Insert ``record`` if its (key id, creation time) is free."""
+        meta, text = KeyMeta(key_id, record.created), encode_key(record)
+        with self.failures_translated():
+            shared = connections[self.alias]
+            if shared.vendor == "sqlite":
+                return self._store_in_callers_transaction(shared, meta, text)
+            with private_connection(shared) as private:
+                return (
+                    _insert_on_mysql(private, meta, text) if private.vendor == "mysql" else _insert(private, meta, text)
+                )
+
+    def is_lasting(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+        """Tell whether ``record`` is committed; False where only the caller's transaction may have it."""
+        with self.failures_translated():
+            shared = connections[self.alias]
+            if shared.vendor != "sqlite" or not _in_transaction(shared):
+                return True
+            if cast(Any, shared).is_in_memory_db() or _Stored(meta) in (hook[1] for hook in shared.run_on_commit):
+                return False
+            return not _in_transaction(shared) or self._others_see(shared, meta, record)
+
+    def _store_in_callers_transaction(self, shared: BaseDatabaseWrapper, meta: KeyMeta, text: str) -> bool:
+        stored = _insert(shared, meta, text)
+        if stored and shared.in_atomic_block:
+            transaction.on_commit(_Stored(meta), using=self.alias)
+        return stored
+
+    def _others_see(self, shared: BaseDatabaseWrapper, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+        try:
+            with private_connection(shared) as private:
+                row = _select_one(private, meta)
+        except DatabaseFailure:  # Most likely the caller's own lock on the file.
+            return False
+        return row is not None and self._record(row, str(meta)) == record
+
+    def _record(self, row: Row | None, name: str) -> EnvelopeKeyRecord | None:
+        if row is None:
+            return None
+        try:
+            return decode_key(row[0])
+        except InvalidRecordError as exc:
+            exc.at(f"key {name} in database {self.alias!r}")
+            raise
+
+    def _read(self, work: Work[T]) -> T:
+        with self.failures_translated():
+            shared = connections[self.alias]
+            if shared.vendor != "sqlite" and _in_transaction(shared):
+                with private_connection(shared) as private:
+                    return work(private)
+            try:
+                return work(shared)
+            except (OperationalError, InterfaceError):
+                if not _was_lost(shared):
+                    raise
+                return work(shared)
+
+    @contextmanager
+    def failures_translated(self) -> Iterator[None]:
+        """Turn what Django's database layer raises in the block into ``MetastoreError``."""
+        try:
+            yield
+        except DatabaseFailure as exc:
+            reason = str(exc).partition("\n")[0]
+            place = f"the key table 'encryption_key' of database {self.alias!r}"
+            raise MetastoreError(f"{place} failed: {type(exc).__name__}: {reason}{self._advice(exc, reason)}") from exc
+
+    def _advice(self, exc: DatabaseFailure, reason: str) -> str:
+        if isinstance(exc, ProgrammingError) or reason.startswith("no such table"):
+            check = f"manage.py check --database {self.alias}"
+            return f". Is the database migrated? '{check}' says what is wrong with the table"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Stands among a transaction's commit hooks as long as the row that it has stored may be rolled back.
+
+    It only spares a second look at the file: without it, nobody else would see the row either.
+    """
+
+    meta: KeyMeta
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+def _select_one(connection: BaseDatabaseWrapper, meta: KeyMeta) -> Row | None:
+    return _select(connection, LOAD, _parameters(connection, meta))
+
+
+def _select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> list[tuple[str, str | bytes]]:
+    # No row values: MariaDB would not look them up by the primary key.
+    statement = LOAD_MANY.format(record=_record_text(connection), conditions=" OR ".join([IS_KEY] * len(metas)))
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [part for meta in metas for part in _parameters(connection, meta)])
+        rows: list[tuple[str, str | bytes]] = cursor.fetchall()
+        return rows
+
+
+def _parameters(connection: BaseDatabaseWrapper, meta: KeyMeta) -> list[str]:
+    return [meta.key_id, timestamp(connection, meta.created)]
+
+
+def _record_text(connection: BaseDatabaseWrapper) -> str:
+    return RECORD_TEXT.get(connection.vendor, "key_record")
+
+
+def _select(connection: BaseDatabaseWrapper, statement: str, parameters: list[str]) -> Row | None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement.format(record=_record_text(connection)), parameters)
+        row: Row | None = cursor.fetchone()
+        return row
+
+
+def _insert(connection: BaseDatabaseWrapper, meta: KeyMeta, text: str) -> bool:
+    with connection.cursor() as cursor:
+        parameters = [*_parameters(connection, meta), text]
+        # No exception for a duplicate: it would mark the caller's transaction as failed.
+        cursor.execute(f"{INSERT} ON CONFLICT (id, created) DO NOTHING", parameters)
+        return bool(cursor.rowcount)
+
+
+def _insert_on_mysql(connection: BaseDatabaseWrapper, meta: KeyMeta, text: str) -> bool:
+    # INSERT IGNORE would turn every other error into a warning and store what it cut off.
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(INSERT, [*_parameters(connection, meta), text])
+    except IntegrityError:
+        if _select_one(connection, meta) is None:
+            raise
+        return False
+    return True
+
+
+def timestamp(connection: BaseDatabaseWrapper, created: int) -> str:
+    """Return a key's creation time (Unix seconds) as the literal that finds it in any of our tables.
+
+    Not a typed parameter: the column's type shall read it. UTC wall-clock time is what the SDKs send; with its
+    offset, PostgreSQL reads it right in any session's zone, and a column without zone ignores the offset.
+    """
+    offset = "+00" if connection.vendor == "postgresql" else ""
+    return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S}{offset}"
+
+
+def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    # sqlite3's own word covers a BEGIN that was sent by hand.
+    begun = connection.in_atomic_block or not connection.get_autocommit()
+    return begun or getattr(connection.connection, "in_transaction", False)
+
+
+@contextmanager
+def private_connection(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
+    """Open a second connection to the same database, whose work is committed when the block ends."""
+    private = shared.copy()
+    private.settings_dict["AUTOCOMMIT"] = True
+    options = private.settings_dict["OPTIONS"]
+    # A pool that the callers' transactions have emptied would never give out the connection they wait for.
+    options.pop("pool", None)
+    if private.vendor == "sqlite":
+        options["timeout"] = 0
+    try:
+        if private.vendor == "postgresql":
+            _begin(private)
+        yield private
+        private.commit()
+    finally:
+        private.close()
+
+
+def _begin(private: BaseDatabaseWrapper) -> None:
+    # For this transaction only: behind a connection pooler, the session goes on to somebody else. A stricter
+    # isolation level would turn a race for the same new key into an error.
+    private.set_autocommit(False)
+    with private.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute(LOCK_TIMEOUT)
+
+
+def _was_lost(connection: BaseDatabaseWrapper) -> bool:
+    """Drop a connection that the server has closed; tell whether trying again may help."""
+    if _in_transaction(connection):
+        return False
+    connection.close_if_unusable_or_obsolete()
+    return connection.connection is None

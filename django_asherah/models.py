@@ -1,0 +1,55 @@
+"""The key table: where the database metastore keeps its key records."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_asherah.envelope.records import printable
+
+
+class KeyIdField(models.CharField):  # type: ignore[type-arg]
+    """A key id, compared byte for byte on every backend.
+
+    MySQL's and MariaDB's default collations fold case: partitions ``Alice`` and ``alice`` would share a key.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, Any]:
+        """Return Django's column parameters, with a binary collation where the default is not one."""
+        parameters: dict[str, Any] = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            parameters["collation"] = "utf8mb4_bin"
+        return parameters
+
+
+class EncryptionKey(models.Model):
+    """One system key or intermediate key: Asherah's ``encryption_key`` table, shared with every official SDK.
+
+    The table and its three columns ``id``, ``created`` and ``key_record`` are the contract with the SDKs
+    (``docs/Metastore.md`` of godaddy/asherah) and may never change. ``row_id`` is ours alone, because
+    Django's admin can't show a composite primary key; the metastore never touches it.
+    """
+
+    row_id = models.BigAutoField(primary_key=True)
+    key_id = KeyIdField("key id", max_length=255, db_column="id")
+    created = models.DateTimeField()
+    key_record = models.JSONField()
+
+    class Meta:
+        db_table = "encryption_key"
+        verbose_name = "encryption key"
+        # Rows are made and deleted by nobody but the engine, so there is nothing else to permit.
+        default_permissions = ("view",)
+        permissions: ClassVar[list[tuple[str, Any]]] = [
+            ("verify_encryptionkey", "Can verify encryption keys in every region"),
+            ("revoke_encryptionkey", "Can revoke encryption keys"),
+        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["key_id", "created"], name="encryption_key_id_created"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["created"], name="encryption_key_created")]
+
+    def __str__(self) -> str:
+        return f"{printable(self.key_id)} created {self.created:%Y-%m-%d %H:%M:%S}"
