@@ -1,0 +1,17 @@
+"""The Django app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class DjangoAsherahConfig(AppConfig):
+    """Registers the system checks. Needs no database, no KMS and no keys."""
+
+    name = "django_asherah"
+    verbose_name = "Asherah encryption"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Import what registers itself."""
+        from django_asherah import checks, manager  # noqa: F401

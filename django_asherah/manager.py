@@ -1,0 +1,237 @@
+"""The composition root: ``settings.ASHERAH`` becomes one ``SessionFactory`` a process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.db.models.signals import post_migrate
+from django.utils.module_loading import import_string
+
+from django_asherah import audit, signals
+from django_asherah.conf import Settings, get_settings
+from django_asherah.coredumps import disable_core_dumps
+from django_asherah.envelope.events import EventQueue
+from django_asherah.envelope.interfaces import (
+    CacheMissed,
+    Event,
+    KeyCreated,
+    KeyManagementService,
+    KMSCalled,
+    Metastore,
+    RegionFailed,
+    StaleKeyKept,
+)
+from django_asherah.envelope.policy import CryptoPolicy
+from django_asherah.envelope.session import Session, SessionFactory
+from django_asherah.exceptions import EncryptionError
+from django_asherah.metastores.database import DatabaseMetastore
+from django_asherah.metastores.memory import MemoryMetastore
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What the settings have become.
+
+    Attributes:
+        keys_alias: the database that has the key table, if a database has.
+        sessions: those that were asked for, by what they were asked for with.
+    """
+
+    settings: Settings
+    factory: SessionFactory
+    keys_alias: str | None
+    sessions: dict[str | None, Session] = field(default_factory=dict)
+
+    def find_session(self, partition: str | None) -> Session:
+        session = self.factory.get_session(self.settings.partition if partition is None else partition)
+        if len(self.sessions) < self.settings.key_cache_size:
+            self.sessions[partition] = session
+        return session
+
+
+_running: _Running | None = None
+keys_alias: str | None = None
+"""The database where :func:`require_lasting_key` certainly refuses nothing: to compare costs less than to call it."""
+
+_session_type: type[Session] = Session
+_lock = threading.Lock()
+
+
+def get_session(partition: str | None = None) -> Session:
+    """Return the session of a partition; of ``ASHERAH["PARTITION"]`` if None.
+
+    ``encrypt(bytes) -> str`` gives a data row record's JSON, ``decrypt(str | bytes) -> bytes`` opens one.
+
+    Raises:
+        ImproperlyConfigured: the settings are wrong.
+        EncryptionError: the partition can't be part of a key id.
+    """
+    running = _running or _start()
+    try:
+        return running.sessions[partition]
+    except KeyError:
+        return running.find_session(partition)
+
+
+def get_factory() -> SessionFactory:
+    """Return this process's session factory, made now if there is none.
+
+    Raises:
+        ImproperlyConfigured: the settings are wrong.
+    """
+    return (_running or _start()).factory
+
+
+def reset() -> None:
+    """Let the factory and every opened key go; the next use reads the settings and the keys again."""
+    global _running, keys_alias
+    with _lock:
+        keys_alias = None
+        stopped, _running = _running, None
+    if stopped is not None:
+        stopped.factory.clear()  # Somebody may hold a session of it.
+
+
+def use_session_type(session_type: type[Session]) -> None:
+    """Let sessions be of this type from now on: one that watches its calls, or ``Session`` itself, which pays nothing.
+
+    Every opened key is let go.
+    """
+    global _session_type
+    _session_type = session_type
+    reset()
+
+
+def require_lasting_key(partition: str | None, alias: str) -> None:
+    """Refuse to let what was just sealed for ``partition``, and goes to database ``alias``, outlive its key.
+
+    A key made inside a transaction on SQLite goes when that transaction rolls back, and with it what the same
+    transaction wrote. Data in another database would stay, unreadable for ever.
+
+    Raises:
+        EncryptionError: the key's row is not committed, and the data is in another database.
+    """
+    running = _running or _start()
+    place = running.keys_alias
+    if place is None or place == alias:
+        return
+    key_id = get_session(partition).partition.intermediate_key_id
+    key = running.factory.intermediate_keys.current(key_id)
+    if not key.check_at:
+        raise EncryptionError(
+            f"key {key.meta} is not committed in database {place!r} yet, and what is written to "
+            f"{alias!r} could outlive it: leave the atomic block of {place!r} first, or encrypt "
+            "once before it (in tests, ASHERAH['METASTORE'] may be 'memory')"
+        )
+
+
+def _start() -> _Running:
+    global _running, keys_alias
+    with _lock:
+        if _running is None:
+            settings = get_settings()
+            if settings.disable_core_dumps:
+                disable_core_dumps()
+            factory = _make_factory(settings)
+            _running = _Running(settings, factory, _database_of(factory.metastore))
+            keys_alias = _running.keys_alias
+        return _running
+
+
+def _make_factory(settings: Settings) -> SessionFactory:
+    events = EventQueue(_record)
+    policy = CryptoPolicy(
+        expire_after=settings.expire_key_after.total_seconds(),
+        revoke_check_interval=settings.revoke_check_interval.total_seconds(),
+    )
+    return SessionFactory(
+        settings.service,
+        settings.product,
+        _make_metastore(settings),
+        _make_kms(settings, events),
+        policy,
+        key_suffix=settings.key_suffix,
+        cache_size=settings.key_cache_size,
+        on_event=events,
+        session_type=_session_type,
+    )
+
+
+def _database_of(metastore: Metastore) -> str | None:
+    return metastore.alias if isinstance(metastore, DatabaseMetastore) else None
+
+
+def _make_metastore(settings: Settings) -> Metastore:
+    if settings.metastore == "database":
+        return DatabaseMetastore(settings.database)
+    if settings.metastore == "memory":
+        return MemoryMetastore()
+    if settings.metastore == "dynamodb":
+        from django_asherah.metastores.dynamodb import DynamoDBMetastore
+
+        return DynamoDBMetastore(**settings.metastore_options)
+    return cast(Metastore, _make_own("METASTORE", settings.metastore, settings))
+
+
+def _make_kms(settings: Settings, events: EventQueue) -> KeyManagementService:
+    if settings.kms == "aws":
+        from django_asherah.kms.aws import AwsKMS
+
+        return AwsKMS(settings.regions, settings.preferred_region, on_event=events, **settings.kms_options)
+    if settings.kms == "static":
+        from django_asherah.kms.static import StaticKMS
+
+        return StaticKMS(bytes.fromhex(settings.kms_options["key"]))
+    return cast(KeyManagementService, _make_own("KMS", settings.kms, settings))
+
+
+def _make_own(name: str, path: str, settings: Settings) -> object:
+    try:
+        factory = import_string(path)
+    except ImportError as exc:
+        raise ImproperlyConfigured(f"ASHERAH[{name!r}] is {path!r}, which can't be imported: {exc}") from exc
+    return factory(settings)
+
+
+def _record(event: Event) -> None:
+    match event:
+        case KeyCreated(meta):
+            audit.record(signals.key_created, "created", key_id=meta.key_id, created=meta.created)
+        case StaleKeyKept(meta, cause):
+            named = {"key_id": meta.key_id, "created": meta.created, "cause": cause}
+            audit.record(signals.stale_key_kept, "stale_key_kept", level=logging.WARNING, **named)
+        case RegionFailed(region, arn, operation, cause):
+            named = {"region": region, "arn": arn, "operation": operation, "cause": cause}
+            audit.record(signals.region_failed, "region_failed", level=logging.WARNING, **named)
+        case KMSCalled(region, operation, seconds, error):
+            signals.kms_called.send_robust(
+                SessionFactory, region=region, operation=operation, seconds=seconds, error=error
+            )
+        case CacheMissed(key_id):
+            signals.cache_missed.send_robust(SessionFactory, key_id=key_id)
+
+
+def _reset_on_setting_changed(*, setting: str, **kwargs: Any) -> None:
+    if setting == "ASHERAH":
+        reset()
+
+
+def _reset_on_post_migrate(**kwargs: Any) -> None:
+    # TransactionTestCase and the flush command empty the key table; keys in hand would outlive their rows.
+    reset()
+
+
+def _renew_lock_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+setting_changed.connect(_reset_on_setting_changed, dispatch_uid="django_asherah.manager")
+post_migrate.connect(_reset_on_post_migrate, dispatch_uid="django_asherah.manager")
+os.register_at_fork(after_in_child=_renew_lock_in_child)

@@ -1,0 +1,28 @@
+"""Signals, sent with ``send_robust`` in the thread where the event happened. None of them carries a secret.
+
+=================== ================================================================================================
+signal              arguments
+=================== ================================================================================================
+``key_created``     ``key_id`` (str), ``created`` (int, Unix seconds)
+``stale_key_kept``  ``key_id``, ``created``, ``cause`` (Exception): the record can't be read for its revoke check
+``key_rotated``     ``key_id``, ``created``: of the new key
+``key_revoked``     ``key_id``, ``created``
+``key_rewrapped``   ``key_id``, ``created``, ``regions`` (list of str): the regions it is wrapped for now
+``region_failed``   ``region`` (str), ``arn`` (str), ``operation`` (str, the KMS action), ``cause`` (Exception)
+``kms_called``      ``region``, ``operation``, ``seconds`` (float), ``error`` (None, AWS's code or an exception's class)
+``cache_missed``    ``key_id``: the metastore was asked for a key that was not in hand, or due for its revoke check
+=================== ================================================================================================
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+key_created = Signal()
+stale_key_kept = Signal()
+key_rotated = Signal()
+key_revoked = Signal()
+key_rewrapped = Signal()
+region_failed = Signal()
+kms_called = Signal()
+cache_missed = Signal()
