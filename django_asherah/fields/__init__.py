@@ -1,0 +1,47 @@
+"""Model fields that encrypt on save and decrypt on load."""
+
+from django_asherah.fields.binary import EncryptedBinaryField, EncryptedUUIDField
+from django_asherah.fields.mixin import EncryptedFieldMixin
+from django_asherah.fields.numbers import (
+    EncryptedBigIntegerField,
+    EncryptedBooleanField,
+    EncryptedDecimalField,
+    EncryptedFloatField,
+    EncryptedIntegerField,
+)
+from django_asherah.fields.preload import preload_keys
+from django_asherah.fields.strings import (
+    EncryptedCharField,
+    EncryptedEmailField,
+    EncryptedGenericIPAddressField,
+    EncryptedURLField,
+)
+from django_asherah.fields.times import (
+    EncryptedDateField,
+    EncryptedDateTimeField,
+    EncryptedDurationField,
+    EncryptedTimeField,
+)
+from django_asherah.fields.types import EncryptedJSONField, EncryptedTextField
+
+__all__ = [
+    "EncryptedBigIntegerField",
+    "EncryptedBinaryField",
+    "EncryptedBooleanField",
+    "EncryptedCharField",
+    "EncryptedDateField",
+    "EncryptedDateTimeField",
+    "EncryptedDecimalField",
+    "EncryptedDurationField",
+    "EncryptedEmailField",
+    "EncryptedFieldMixin",
+    "EncryptedFloatField",
+    "EncryptedGenericIPAddressField",
+    "EncryptedIntegerField",
+    "EncryptedJSONField",
+    "EncryptedTextField",
+    "EncryptedTimeField",
+    "EncryptedURLField",
+    "EncryptedUUIDField",
+    "preload_keys",
+]

@@ -1,0 +1,247 @@
+"""What keeps the database from being asked to understand a record, or to store something that isn't one.
+
+Django has no single place to refuse this. Lookups and transforms are refused by the field when a query is built;
+expressions that are to be stored, when they are prepared; everything else (ordering, ``distinct``, grouping,
+functions, comparisons between columns) when the column is compiled into SQL, by a look at the query around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from django.core.exceptions import FieldDoesNotExist, FieldError
+from django.db.models import Count
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.expressions import (
+    Case,
+    Col,
+    ExpressionWrapper,
+    F,
+    Ref,
+    Subquery,
+    Value,
+    When,
+)
+from django.db.models.functions import Cast, Coalesce
+from django.db.models.lookups import Exact, IsNull
+from django.db.models.sql import Query
+from django.db.models.sql.where import WhereNode
+
+if TYPE_CHECKING:
+    from django_asherah.fields.mixin import EncryptedFieldMixin
+
+_INSTEAD = (
+    "Only isnull and exact=None work. Filter on another column, on a keyed hash that you keep beside it, or in Python."
+)
+
+
+def refuse_lookup(field: EncryptedFieldMixin, name: str) -> FieldError:
+    """Return the error for a lookup, transform or key path on ``field``."""
+    return FieldError(f"{field.place} is encrypted: {name!r} can't look into it. {_INSTEAD}")
+
+
+class EncryptedExact(Exact):
+    """``exact``, of None alone, which Django turns into ``IS NULL``."""
+
+    can_use_none_as_rhs = False
+
+    def __init__(self, lhs: Any, rhs: Any) -> None:
+        if rhs is not None:
+            raise refuse_lookup(lhs.output_field, "exact")
+        super().__init__(lhs, rhs)
+
+
+class EncryptedCol(Col):
+    """An encrypted column in a query."""
+
+    @property
+    def field(self) -> EncryptedFieldMixin:
+        """The encrypted field."""
+        return cast("EncryptedFieldMixin", self.target)
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        """Compile the column.
+
+        Raises:
+            FieldError: the query wants the database to understand what is in it.
+        """
+        _refuse_misuse(compiler.query)
+        return super().as_sql(compiler, connection)
+
+
+def require_records(field: EncryptedFieldMixin, expression: Any) -> None:
+    """Let an expression be stored only if all that it can yield is NULL or a record of the same kind of field.
+
+    Raises:
+        FieldError: it could yield something else.
+    """
+    if not _yields_records(field, expression):
+        raise FieldError(
+            f"{field.place} is encrypted: the database would store what {type(expression).__name__} computes, and "
+            "not a record. Assign a plain value, an F() of an encrypted field of the same kind and partition (and "
+            "without allow_plaintext), or a Value() with such an output_field."
+        )
+
+
+def _yields_records(field: EncryptedFieldMixin, expression: Any) -> bool:  # noqa: PLR0911 - one line a kind of expression
+    match expression:
+        case Value():
+            return expression.value is None or _same_kind(field, output_field(expression))
+        case Col():
+            return _holds_records_only(field, expression.target)
+        case Case():
+            return all(_yields_records(field, result) for result in (*_results(expression), expression.default))
+        case Cast():
+            return _same_kind(field, expression.output_field) and _yields_all(field, expression)
+        case Coalesce() | ExpressionWrapper():
+            return _yields_all(field, expression)
+        case Subquery():
+            return _yields_records(field, _only_column(expression.query))
+    return False
+
+
+def output_field(expression: Any) -> Any:
+    """Return the field that says how to read what ``expression`` yields, or None if that is open."""
+    return expression._output_field_or_none
+
+
+def _yields_all(field: EncryptedFieldMixin, expression: Any) -> bool:
+    return all(_yields_records(field, source) for source in expression.get_source_expressions())
+
+
+def _results(case: Case) -> list[Any]:
+    return [when.result for when in case.cases]
+
+
+def _only_column(query: Query) -> Any:
+    columns = [*query.select, *query.annotation_select.values()]
+    return columns[0] if len(columns) == 1 else None
+
+
+def _holds_records_only(field: EncryptedFieldMixin, other: Any) -> bool:
+    return _same_kind(field, other) and not other.allow_plaintext
+
+
+def _same_kind(field: EncryptedFieldMixin, other: Any) -> bool:
+    return getattr(other, "record_kind", None) == field.record_kind
+
+
+def _refuse_misuse(query: Query) -> None:
+    for expression in query.annotations.values():
+        _refuse_computing(expression)
+    _refuse_comparing(query.where)
+    _refuse_sorting(query)
+    _refuse_folding(query)
+
+
+def _refuse_computing(expression: Any) -> None:
+    """Refuse functions of encrypted columns; what only hands a value on may stay."""
+    for source in expression.get_source_expressions():
+        if source is None:
+            continue
+        if isinstance(source, EncryptedCol) and not _hands_on(expression):
+            raise FieldError(
+                f"{source.field.place} is encrypted: {type(expression).__name__} would work on its records. {_INSTEAD}"
+            )
+        if isinstance(source, WhereNode):
+            _refuse_comparing(source)
+        elif not isinstance(source, Query):
+            _refuse_computing(source)
+
+
+def _hands_on(expression: Any) -> bool:
+    if isinstance(expression, Count):
+        return not getattr(expression, "distinct", False)
+    return isinstance(expression, Coalesce | Case | When | ExpressionWrapper | Subquery | IsNull | Ref)
+
+
+def _refuse_comparing(where: Any) -> None:
+    for child in where.children:
+        if isinstance(child, WhereNode):
+            _refuse_comparing(child)
+        elif not isinstance(child, IsNull) and hasattr(child, "get_source_expressions"):
+            column = next(_columns(child), None)
+            if column is not None:
+                raise refuse_lookup(column.field, getattr(child, "lookup_name", type(child).__name__))
+
+
+def _columns(expression: Any) -> Iterator[EncryptedCol]:
+    """Yield the encrypted columns in an expression, but for those of its subqueries."""
+    if isinstance(expression, EncryptedCol):
+        yield expression
+    elif isinstance(expression, WhereNode):
+        _refuse_comparing(expression)
+    elif not isinstance(expression, Query | IsNull | Subquery | Count):
+        for source in expression.get_source_expressions():
+            if source is not None:
+                yield from _columns(source)
+
+
+def _refuse_sorting(query: Query) -> None:
+    for item in _ordering(query):
+        for field in _named_fields(query, item):
+            if _is_encrypted(field):
+                raise FieldError(
+                    f"{field.place} is encrypted: its records have no useful order, and no two are equal. "
+                    "Sort or compare in Python, or by another column."
+                )
+
+
+def _ordering(query: Query) -> Iterator[Any]:
+    yield from query.distinct_fields
+    if not query.extra_order_by:
+        options = query.get_meta()
+        yield from query.order_by or (options.ordering if query.default_ordering and options else None) or ()
+
+
+def _named_fields(query: Query, item: Any) -> Iterator[Any]:
+    """Yield the fields that an item of an ordering names: a string, an ``F()`` or any other expression."""
+    if isinstance(item, Col):
+        yield item.target
+    elif isinstance(item, str | F):
+        name = item.lstrip("-+") if isinstance(item, str) else getattr(item, "name", "")
+        yield from _handed_on(query.annotations[name]) if name in query.annotations else [_field_at(query, name)]
+    elif not isinstance(item, Subquery):
+        for source in item.get_source_expressions():
+            if source is not None:
+                yield from _named_fields(query, source)
+
+
+def _handed_on(annotation: Any) -> Iterator[Any]:
+    """Yield the fields whose values an annotation hands on as they are."""
+    if isinstance(annotation, Col):
+        yield annotation.target
+    elif isinstance(annotation, Subquery):
+        yield from _handed_on(annotation.query)
+    elif isinstance(annotation, Query):  # What Django 6.1 resolves a Subquery to.
+        yield from _handed_on(_only_column(annotation))
+    elif isinstance(annotation, Coalesce | ExpressionWrapper):
+        for source in annotation.get_source_expressions():
+            yield from _handed_on(source)
+
+
+def _field_at(query: Query, path: str) -> Any:
+    try:
+        return query.names_to_path(path.split(LOOKUP_SEP), query.get_meta())[1]
+    except (FieldDoesNotExist, FieldError):
+        return None
+
+
+def _is_encrypted(field: Any) -> bool:
+    return getattr(field, "record_kind", None) is not None
+
+
+def _refuse_folding(query: Query) -> None:
+    """Refuse ``distinct()`` and grouping by encrypted columns, unless a primary key keeps the rows apart anyway."""
+    folded = query.group_by if isinstance(query.group_by, tuple) else query.select if query.distinct else ()
+    sources = [column.get_source_expressions()[0] if isinstance(column, Ref) else column for column in folded]
+    columns = [column for column in sources if isinstance(column, Col)]
+    if any(column.target.primary_key for column in columns):
+        return
+    for column in columns:
+        if isinstance(column, EncryptedCol):
+            raise FieldError(
+                f"{column.field.place} is encrypted: no two of its records are equal, so rows can't be grouped by it "
+                "or made distinct. Do it in Python."
+            )

@@ -1,0 +1,143 @@
+"""A storage that encrypts what another storage keeps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from itertools import chain
+from os import PathLike
+from typing import Any
+from urllib.parse import urljoin
+
+from django.core.files.base import File
+from django.core.files.storage import Storage, storages
+from django.utils.deconstruct import deconstructible
+from django.utils.encoding import filepath_to_uri
+
+from django_asherah import manager
+from django_asherah.envelope.files import CHUNK_LENGTH, Header, read_header, seal_chunks
+from django_asherah.envelope.streams import OpeningReader, SealingReader, at_file
+
+
+@deconstructible(path="django_asherah.storage.EncryptedStorage")
+class EncryptedStorage(Storage):
+    """Encrypts each file under a key of its own on the way into another storage, chunk by chunk in bounded memory.
+
+    Names, times and (nearly) sizes of the files stay visible, and a whole file can be put in another's place.
+
+    Args:
+        storage: where the encrypted files go: an alias in ``STORAGES``, or a storage.
+        partition: whose intermediate key seals the files' keys; ``ASHERAH["PARTITION"]`` if None.
+        base_url: what ``url()`` puts before a name: the URL of a view of yours that serves the decrypted files.
+    """
+
+    def __init__(
+        self, storage: str | Storage = "encrypted", partition: str | None = None, base_url: str | None = None
+    ) -> None:
+        self._storage = storage
+        self.partition = partition
+        self.base_url = base_url
+
+    @property
+    def storage(self) -> Storage:
+        """The storage of the encrypted files."""
+        return storages[self._storage] if isinstance(self._storage, str) else self._storage
+
+    def open(self, name: str, mode: str = "rb") -> File[Any]:
+        """Open a file to read its content, which is decrypted and authenticated as it is read.
+
+        What was read before an error is what was saved, up to there.
+
+        Raises:
+            ValueError: the mode is not ``rb``: files are written whole, by ``save()``.
+            AsherahError: it can't be opened. Reading it raises these, too.
+        """
+        if mode != "rb":
+            raise ValueError(f"an encrypted file can be opened with mode 'rb' alone, not {mode!r}: write with save()")
+        sealed = self.storage.open(name, "rb")
+        try:
+            reader: Any = OpeningReader(name, sealed, manager.get_session(self.partition))
+        except BaseException:
+            sealed.close()
+            raise
+        return File(io.BufferedReader(reader, CHUNK_LENGTH), name)
+
+    def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
+        """Save a file encrypted, and return its actual name.
+
+        Raises:
+            EncryptionError: its key could be rolled back, and the file would stay.
+            KMSError, MetastoreError: there is no key.
+        """
+        if not hasattr(content, "chunks"):
+            content = File(content, name)
+        # Not the content itself with another read(): FileSystemStorage moves an upload's temporary file as it is.
+        name = name or content.name
+        sealed: Any = at_file(str(name), lambda: SealingReader(lambda: self._seal(content)))
+        return self.storage.save(name, File(sealed, name), max_length=max_length)
+
+    def size(self, name: str) -> int:
+        """Return the length of a file's content, as its length in the storage has it.
+
+        Raises:
+            InvalidRecordError: it is no encrypted file.
+        """
+        with self.storage.open(name, "rb") as sealed:
+            length: int = at_file(name, lambda: read_header(sealed).content_length(self.storage.size(name)))
+        return length
+
+    def url(self, name: str | None) -> str:
+        """Return the URL of a view of yours, if ``base_url`` names one.
+
+        Raises:
+            NotImplementedError: it does not; the storage's own URL would serve ciphertext.
+        """
+        if self.base_url is None:
+            raise NotImplementedError(
+                "an encrypted file has no URL of its own: give EncryptedStorage the base_url of a view that serves it"
+            )
+        return urljoin(self.base_url, (filepath_to_uri(name) or "").lstrip("/"))
+
+    def _seal(self, content: Any) -> Iterator[bytes]:
+        """Make the file's key now, and return the file's parts."""
+        record, stream = manager.get_session(self.partition).start_file()
+        # A file is not rolled back with the transaction that its key may be of.
+        manager.require_lasting_key(self.partition, "the file storage")
+        pieces = (piece.encode() if isinstance(piece, str) else piece for piece in content.chunks())
+        return chain([Header(record.encode()).encode()], seal_chunks(stream, pieces))
+
+    def delete(self, name: str) -> None:
+        """Delete a file."""
+        self.storage.delete(name)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        return self.storage.exists(name)
+
+    def listdir(self, path: str) -> Any:
+        """Return the directories and the files of a path."""
+        return self.storage.listdir(path)
+
+    def get_accessed_time(self, name: str) -> Any:
+        """Return when a file was last read."""
+        return self.storage.get_accessed_time(name)
+
+    def get_created_time(self, name: str) -> Any:
+        """Return when a file was made."""
+        return self.storage.get_created_time(name)
+
+    def get_modified_time(self, name: str) -> Any:
+        """Return when a file was last written."""
+        return self.storage.get_modified_time(name)
+
+    def get_valid_name(self, name: str) -> str:
+        """Return a name that the storage of the encrypted files takes."""
+        return self.storage.get_valid_name(name)
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        """Return a name that is free there."""
+        return self.storage.get_available_name(name, max_length=max_length)
+
+    def generate_filename(self, filename: str | PathLike[str]) -> str:
+        """Return a name from ``upload_to`` and the upload's own."""
+        return self.storage.generate_filename(filename)
