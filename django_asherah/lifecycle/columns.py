@@ -1,0 +1,143 @@
+"""The encrypted columns of a project, and their raw contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models, router
+
+from django_asherah.envelope.records import KeyMeta
+from django_asherah.fields import EncryptedFieldMixin
+from django_asherah.fields.preload import load_keys, meta_of, raw_value
+
+
+class UnknownColumnError(ValueError):
+    """A name given for a model or a field is not one of an encrypted column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One encrypted column in one database.
+
+    Attributes:
+        model: the model whose table has it: a child's inherited column belongs to the parent.
+        field: the field.
+        alias: the database.
+    """
+
+    model: type[models.Model]
+    field: EncryptedFieldMixin
+    alias: str
+
+    @property
+    def label(self) -> str:
+        """The column's name for people: ``app.Model.field``."""
+        return f"{self.model._meta.label}.{self.field.name}"
+
+    def rows(self, size: int, after: Any = None, until: Any = None) -> Iterator[list[tuple[Any, Any]]]:
+        """Yield batches of (primary key, raw column value), NULLs left out, in the order of the primary key."""
+        while batch := self.batch(size, after, until):
+            yield batch
+            after = batch[-1][0]
+
+    def batch(self, size: int, after: Any = None, until: Any = None) -> list[tuple[Any, Any]]:
+        """Return one batch of :meth:`rows`."""
+        return list(self._range(after, until).values_list("pk", raw_value(self.field))[:size])
+
+    def keys(self, size: int) -> Iterator[list[Any]]:
+        """Yield batches of the primary keys of :meth:`rows`."""
+        after = None
+        while batch := list(self._range(after).values_list("pk", flat=True)[:size]):
+            yield batch
+            after = batch[-1]
+
+    def sample(self, size: int, batch: int) -> Iterator[list[tuple[Any, Any]]]:
+        """Yield batches of (primary key, raw column value) of ``size`` rows taken at random."""
+        keys = list(self._queryset().order_by("?").values_list("pk", flat=True)[:size])
+        for start in range(0, len(keys), batch):
+            yield self.at(keys[start : start + batch])
+
+    def at(self, keys: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Return (primary key, raw column value) of the rows with these primary keys, in their order."""
+        return list(self._queryset().filter(pk__in=keys).order_by("pk").values_list("pk", raw_value(self.field)))
+
+    def loaded(self, rows: Sequence[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, KeyMeta | None]]:
+        """Yield (primary key, raw column value, its key if it names one), all their keys having been loaded together.
+
+        Raises:
+            MetastoreError: the key table can't be read.
+        """
+        metas = [meta_of(self.field, raw) for _, raw in rows]
+        load_keys(metas)
+        return ((pk, raw, meta) for (pk, raw), meta in zip(rows, metas, strict=True))
+
+    def count(self) -> int:
+        """Return how many values there are, NULLs left out."""
+        return int(self._queryset().count())
+
+    def boundaries(self, parts: int) -> list[Any]:
+        """Return primary keys that cut the rows into about ``parts`` equal pieces, the ends left out."""
+        total = self.count()
+        keys = self._queryset().order_by("pk").values_list("pk", flat=True)
+        places = sorted({total * part // parts for part in range(1, parts)} - {0, total})
+        return [keys[place - 1] for place in places]
+
+    def _range(self, after: Any = None, until: Any = None) -> Any:
+        queryset = self._queryset()
+        if after is not None:
+            queryset = queryset.filter(pk__gt=after)
+        if until is not None:
+            queryset = queryset.filter(pk__lte=until)
+        return queryset.order_by("pk")
+
+    def _queryset(self) -> Any:
+        # No manager: one may hide rows, and hidden rows are encrypted too.
+        queryset: Any = models.QuerySet(self.model, using=self.alias)
+        return queryset.filter(**{f"{self.field.name}__isnull": False})
+
+
+def encrypted_columns(names: Iterable[str] = (), alias: str | None = None) -> list[Column]:
+    """Return every encrypted column once, or those of the named ``app.Model`` or ``app.Model.field``.
+
+    Args:
+        names: which; all if empty.
+        alias: the database to read; what the routers say if None.
+
+    Raises:
+        UnknownColumnError: a name is not one of an encrypted column.
+    """
+    names = list(names)
+    columns = [
+        Column(model, field, alias or router.db_for_write(model))
+        for model in apps.get_models(include_auto_created=True)
+        if not model._meta.proxy and not model._meta.swapped
+        for field in model._meta.local_concrete_fields
+        if isinstance(field, EncryptedFieldMixin)
+    ]
+    if not names:
+        return columns
+    wanted = [pair for name in names for pair in _resolve(name)]
+    return [column for column in columns if (column.model, column.field.name) in wanted]
+
+
+def count_values(names: Iterable[str] = (), alias: str | None = None, most: int | None = None) -> int:
+    """Return how many values the columns of :func:`encrypted_columns` hold, ``most`` of each at the most."""
+    counts = [column.count() for column in encrypted_columns(names, alias)]
+    return sum(counts if most is None else (min(count, most) for count in counts))
+
+
+def _resolve(name: str) -> list[tuple[type[models.Model], str]]:
+    app_model, _, field_name = name.rpartition(".") if name.count(".") == 2 else (name, "", "")
+    try:
+        model = apps.get_model(app_model)
+        fields = [model._meta.get_field(field_name)] if field_name else model._meta.concrete_fields
+    except (LookupError, ValueError, FieldDoesNotExist) as exc:
+        raise UnknownColumnError(f"{name!r} names no model or field: {exc}") from exc
+    found = [(field.model, field.name) for field in fields if isinstance(field, EncryptedFieldMixin)]
+    if not found:
+        raise UnknownColumnError(f"{name!r} has no encrypted field")
+    return found

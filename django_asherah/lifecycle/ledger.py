@@ -1,0 +1,103 @@
+"""What a move has written so far, so that an interrupted one knows its own work from what merely looks like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any, Literal
+
+from django.db import connections, models
+from django.db.models.constants import OnConflict
+
+from django_asherah.fields import EncryptedFieldMixin
+from django_asherah.lifecycle.columns import Column
+
+Direction = Literal["encrypt", "decrypt"]
+
+PREFIX = "asherah_moving_"
+
+
+class Ledger:
+    """A table beside the data, of digests of (primary key, value written).
+
+    It is filled in the transactions that write the values, so it is right after a crash at any moment. Whatever else
+    is written to the column has no digest here, be it a record or its exact likeness. The table outlives the move
+    until its migration is recorded as applied, because only then it can't be started again.
+    """
+
+    def __init__(self, column: Column, direction: Direction) -> None:
+        self._connection = connections[column.alias]
+        self.name = ledger_name(column.model, column.field, direction)
+        self._table = self._connection.ops.quote_name(self.name)
+
+    def exists(self) -> bool:
+        """Tell whether a move has begun and its end is not certain."""
+        with self._connection.cursor() as cursor:
+            return self.name in self._connection.introspection.table_names(cursor)
+
+    def create(self) -> None:
+        """Make the table, if it isn't there."""
+        if not self.exists():
+            self._execute(f"CREATE TABLE {self._table} (digest char(64) NOT NULL PRIMARY KEY)")
+
+    def drop(self) -> None:
+        """Remove the table, if it is there. After a decryption it holds digests of values: none may stay behind."""
+        if self.exists():
+            self._execute(f"DROP TABLE {self._table}")
+
+    def known(self, rows: Iterable[tuple[Any, Any]]) -> set[Any]:
+        """Return the primary keys of those (primary key, value) that this move wrote."""
+        digests = {digest(pk, raw): pk for pk, raw in rows}
+        places = ", ".join(["%s"] * len(digests))
+        found = self._execute(f"SELECT digest FROM {self._table} WHERE digest IN ({places})", list(digests))
+        return {digests[name] for (name,) in found}
+
+    def add(self, rows: Iterable[tuple[Any, Any]]) -> None:
+        """Note that these (primary key, value) are being written, by the transaction that is open."""
+        digests = [digest(pk, raw) for pk, raw in rows]
+        operations = self._connection.ops
+        insert = operations.insert_statement(on_conflict=OnConflict.IGNORE)
+        ignore = operations.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
+        places = ", ".join(["(%s)"] * len(digests))
+        self._execute(f"{insert} {self._table} (digest) VALUES {places} {ignore}", digests)
+
+    def _execute(self, statement: str, parameters: list[str] | None = None) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+
+
+def digest(pk: Any, raw: Any) -> str:
+    """Return what stands for a value in a row."""
+    parts = pk if isinstance(pk, tuple) else (pk,)
+    content = raw.encode() if isinstance(raw, str) else bytes(raw)
+    return sha256("\x1f".join(map(str, parts)).encode() + b"\x1e" + content).hexdigest()
+
+
+def ledger_name(model: type[models.Model], field: models.Field[Any, Any], direction: Direction) -> str:
+    """Return the name of a column's ledger: 44 characters, which every database allows."""
+    column = f"{model._meta.db_table}\x1f{field.column}\x1f{direction}"
+    return PREFIX + sha256(column.encode()).hexdigest()[:29]
+
+
+def drop_finished(alias: str, apps: Any) -> None:
+    """Remove the ledgers of moves that are recorded as applied.
+
+    Args:
+        alias: the database.
+        apps: the models as all applied migrations make them. A column that is encrypted there has been encrypted, one
+            that isn't has been decrypted; an unfinished move shows by the opposite.
+    """
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        ledgers = {name for name in connection.introspection.table_names(cursor) if name.startswith(PREFIX)}
+    if not ledgers:
+        return
+    unfinished = set()
+    for model in apps.get_models(include_auto_created=True):
+        for field in model._meta.local_concrete_fields:
+            pending: Direction = "decrypt" if isinstance(field, EncryptedFieldMixin) else "encrypt"
+            unfinished.add(ledger_name(model, field, pending))
+    for name in ledgers - unfinished:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP TABLE {connection.ops.quote_name(name)}")

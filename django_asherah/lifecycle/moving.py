@@ -1,0 +1,197 @@
+"""Moving in and out: a populated column of plain values becomes one of records, or the other way round, in place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connections, transaction
+
+from django_asherah import manager
+from django_asherah.audit import logger
+from django_asherah.exceptions import (
+    AsherahError,
+    DecryptionError,
+    EncryptionError,
+    InvalidRecordError,
+    KeyNotFoundError,
+)
+from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.ledger import Ledger
+from django_asherah.lifecycle.swap import swap_values
+
+BATCH = 200
+"""Rows rewritten in one transaction: few enough that nobody waits long for one of them."""
+
+_MOST_PASSES = 10
+_MOST_NAMED = 20
+
+Progress = Callable[[int], None]
+
+
+class _Move(ABC):
+    """Goes over a column until a whole pass finds nothing to move, because others may write meanwhile.
+
+    A value is replaced only if it still is, byte for byte, what was read. What this move wrote is known by the ledger,
+    and by nothing else.
+    """
+
+    action: str
+    error: type[AsherahError]
+
+    def __init__(self, column: Column, ledger: Ledger, progress: Progress) -> None:
+        self._column = column
+        self._field = column.field
+        self._ledger = ledger
+        self._progress = progress
+        self._moved = 0
+        self._bad: list[tuple[Any, str]] = []
+
+    @abstractmethod
+    def replacement(self, raw: Any) -> Any:
+        """Return what to put in the place of a value that this move did not write, or None to leave it.
+
+        Raises:
+            DecryptionError, KeyNotFoundError: it has to be left, and the move can't be finished with it.
+        """
+
+    def run(self) -> int:
+        """Move every value; return how many were.
+
+        Raises:
+            EncryptionError, DecryptionError: some had to be left as they were, or others keep writing.
+        """
+        self._ledger.create()
+        for _ in range(_MOST_PASSES):
+            self._bad.clear()
+            if not self._pass():
+                break
+        else:
+            self._give_up()
+        if self._bad:
+            raise self.error(self._complaint())
+        logger.info("column_%sed column=%s values=%d", self.action, self._column.label, self._moved)
+        return self._moved
+
+    def _pass(self) -> int:
+        before = self._moved
+        for rows in self._column.rows(BATCH):
+            lost = self._move(rows)
+            while lost:
+                # Somebody wrote these meanwhile. Each time somebody else was faster, he got his work done.
+                lost = self._move(self._column.at(lost))
+            self._progress(len(rows))
+        return self._moved - before
+
+    def _move(self, rows: list[tuple[Any, Any]]) -> list[Any]:
+        """Move a batch; return the primary keys of the values that had changed since they were read."""
+        known = self._ledger.known(rows) if rows else set()
+        unknown = [(pk, raw) for pk, raw in rows if pk not in known]
+        swaps = [(pk, raw, new) for pk, raw in unknown if (new := self._replacement(pk, raw)) is not None]
+        if not swaps:
+            return []
+        alias = self._column.alias
+        with transaction.atomic(using=alias):
+            lost = swap_values(connections[alias], self._column, swaps)
+            written = [(pk, new) for pk, _, new in swaps if pk not in set(lost)]
+            if written:
+                self._ledger.add(written)
+        self._moved += len(written)
+        return lost
+
+    def _replacement(self, pk: Any, raw: Any) -> Any:
+        try:
+            return self.replacement(raw)
+        except (DecryptionError, KeyNotFoundError) as exc:
+            self._bad.append((pk, str(exc)))
+            return None
+
+    def _give_up(self) -> None:
+        if not self._field.allow_plaintext:
+            raise self.error(
+                f"{self._column.label}: others keep writing the other kind of value. Stop the code that does, or let "
+                "the encrypted field have allow_plaintext=True, and migrate again: it goes on where it stopped"
+            )
+
+    def _complaint(self) -> str:
+        named = "; ".join(f"pk={pk}: {reason}" for pk, reason in self._bad[:_MOST_NAMED])
+        more = f"; and {len(self._bad) - _MOST_NAMED} more" if len(self._bad) > _MOST_NAMED else ""
+        return (
+            f"{self._column.label}: {len(self._bad)} values could not be {self.action}ed and are left as they were; "
+            f"all others are done. Mend these and migrate again: {named}{more}"
+        )
+
+
+class _Encryption(_Move):
+    action = "encrypt"
+    error = EncryptionError
+
+    def replacement(self, raw: Any) -> Any:
+        field = self._field
+        if field.allow_plaintext:
+            if field.is_plaintext(raw):
+                return field.seal_plaintext(raw)
+            field.open(raw)  # The code that already runs with this field wrote it, or it is damaged.
+            return None
+        if self._is_authentic(raw):
+            raise InvalidRecordError(
+                "it is a record of this very partition already. If the code with the encrypted field is running, "
+                "give that field allow_plaintext=True; if the column was encrypted before, use --fake"
+            )
+        return field.seal_plaintext(raw)
+
+    def _is_authentic(self, raw: Any) -> bool:
+        try:
+            manager.get_session(self._field.partition).decrypt(raw)
+        except (DecryptionError, KeyNotFoundError):
+            return False
+        return True
+
+
+class _Decryption(_Move):
+    action = "decrypt"
+    error = DecryptionError
+
+    def __init__(self, column: Column, ledger: Ledger, progress: Progress, refuse: Callable[[str], None]) -> None:
+        super().__init__(column, ledger, progress)
+        self._refuse = refuse
+
+    def replacement(self, raw: Any) -> Any:
+        if self._field.is_plaintext(raw):
+            return None
+        text = self._field.open_plaintext(raw)
+        self._refuse(text)
+        return text
+
+
+def encrypt_column(column: Column, progress: Progress = lambda count: None) -> int:
+    """Turn every plain value of a column of text into a record; return how many were.
+
+    Run again after an interruption, it goes on. NULL stays NULL; everything else is encrypted, whatever it looks like.
+    What opens as a record of this partition, though this function did not write it, is ambiguous: with the field's
+    ``allow_plaintext`` it stands, without it it is refused, because the one may take a stranger's record for a value
+    and the other encrypt a value twice.
+
+    Raises:
+        EncryptionError: some values are ambiguous or no values of this field, and are left as they were.
+        KMSError, MetastoreError: there is no key.
+    """
+    return _Encryption(column, Ledger(column, "encrypt"), progress).run()
+
+
+def decrypt_column(
+    column: Column, progress: Progress = lambda count: None, *, refuse: Callable[[str], None] = lambda text: None
+) -> int:
+    """Turn every record of a column of text into a plain value; return how many were.
+
+    Args:
+        column: which.
+        progress: is told how many more values were looked at.
+        refuse: raises ``DecryptionError`` for a text that the plain column can't hold.
+
+    Raises:
+        DecryptionError: some values don't open or don't fit, and are left as they were.
+        KMSError, MetastoreError: a key can't be loaded.
+    """
+    return _Decryption(column, Ledger(column, "decrypt"), progress, refuse).run()

@@ -1,0 +1,191 @@
+"""Re-encrypt: rewrite values under the newest keys, in a live table, with nothing lost."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+from django.db import OperationalError, connections, transaction
+
+from django_asherah import manager
+from django_asherah.envelope.records import KeyMeta
+from django_asherah.exceptions import DecryptionError, KeyNotFoundError
+from django_asherah.lifecycle.columns import Column, encrypted_columns
+from django_asherah.lifecycle.swap import Swap, swap_values
+from django_asherah.lifecycle.verification import MOST_LISTED, BadValue
+
+BATCH = 500
+"""Rows rewritten in one transaction: few enough that nobody waits long for one of them."""
+
+_ATTEMPTS = 20
+
+_GAVE_WAY = frozenset({"40P01", "40001", 1213})
+"""PostgreSQL's SQLSTATE of a deadlock and of a failed serialization, MySQL's ``ER_LOCK_DEADLOCK``."""
+
+
+@dataclass(slots=True)
+class ReencryptionReport:
+    """What was rewritten.
+
+    Attributes:
+        rewritten: values, by column; with ``dry_run`` those that would be.
+        current: values that were under the newest key already, by column.
+        conflicts: how often somebody else had changed or held a value meanwhile; it was read again.
+        bad: values that do not open, and were left as they are: the first of them.
+        bad_count: all of them.
+    """
+
+    rewritten: Counter[str] = field(default_factory=Counter)
+    current: Counter[str] = field(default_factory=Counter)
+    conflicts: int = 0
+    bad: list[BadValue] = field(default_factory=list)
+    bad_count: int = 0
+
+    def add_bad(self, value: BadValue) -> None:
+        """Count a bad value, and list it if there is room."""
+        self.bad_count += 1
+        if len(self.bad) < MOST_LISTED:
+            self.bad.append(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to go about it; see :func:`reencrypt`."""
+
+    every: bool = False
+    shard: int = 0
+    shards: int = 1
+    rate: float | None = None
+    batch: int = BATCH
+    dry_run: bool = False
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+
+def reencrypt(
+    names: Iterable[str] = (),
+    *,
+    alias: str | None = None,
+    options: Options | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> ReencryptionReport:
+    """Rewrite every value whose keys are not the newest, or whose record is not in the field's format.
+
+    A value is replaced only if it still is, byte for byte, what was read: a concurrent writer always wins, and what he
+    wrote is looked at again. No ``save()``, no signals, no ``auto_now``. Safe to interrupt at any moment; run again, it
+    passes over what is done.
+
+    Args:
+        names: ``app.Model`` or ``app.Model.field``; all if empty.
+        alias: the database to rewrite; what the routers say if None.
+        options: ``every`` rewrites what is current, too; ``shard`` of ``shards`` (from 0) takes its part of the rows,
+            by a hash of the primary key; ``rate`` is rows per second at most; ``batch`` is rows a transaction.
+        progress: is told how many more values were looked at.
+
+    Raises:
+        UnknownColumnError: a name is not one of an encrypted column.
+        KMSError, MetastoreError: the newest key can't be loaded or made.
+    """
+    options = options or Options()
+    manager.get_factory().clear()
+    report = ReencryptionReport()
+    for column in encrypted_columns(names, alias):
+        _Rewriter(column, options, report, progress).run()
+    return report
+
+
+class _Rewriter:
+    """Rewrites one column."""
+
+    def __init__(
+        self, column: Column, options: Options, report: ReencryptionReport, progress: Callable[[int], None]
+    ) -> None:
+        self._column = column
+        self._options = options
+        self._report = report
+        self._progress = progress
+        self._started = options.clock()
+        self._seen = 0
+
+    def run(self) -> None:
+        for rows in self._batches():
+            self._rewrite(rows)
+            self._progress(len(rows))
+            self._keep_to_rate(len(rows))
+
+    def _batches(self) -> Iterator[list[tuple[Any, Any]]]:
+        size, shards = self._options.batch, self._options.shards
+        if shards == 1:
+            yield from self._column.rows(size)
+            return
+        for keys in self._column.keys(size * shards):
+            mine = [pk for pk in keys if crc32(str(pk).encode()) % shards == self._options.shard]
+            for start in range(0, len(mine), size):
+                yield self._column.at(mine[start : start + size])
+
+    def _rewrite(self, rows: Sequence[tuple[Any, Any]]) -> None:
+        for _ in range(_ATTEMPTS):
+            newest = self._newest()
+            swaps = [
+                (pk, old, new)
+                for pk, old, meta in self._column.loaded(rows)
+                if (new := self._resealed(pk, old, meta, newest)) is not None
+            ]
+            if not swaps:
+                return
+            lost = self._swap(swaps)
+            self._report.rewritten[self._column.label] += len(swaps) - len(lost)
+            self._report.conflicts += len(lost)
+            # Somebody wrote these meanwhile, most likely under the newest key: a second look decides.
+            rows = self._column.at(lost) if lost else []
+        for pk, _ in rows:
+            self._report.add_bad(BadValue(self._column.label, str(pk), "others keep writing it; run this again", ""))
+
+    def _swap(self, swaps: list[Swap]) -> list[Any]:
+        """Write one batch; return the primary keys of the rows that it has not written."""
+        if self._options.dry_run:
+            return []
+        connection = connections[self._column.alias]
+        outermost = not connection.in_atomic_block
+        try:
+            with transaction.atomic(using=self._column.alias):
+                return swap_values(connection, self._column, swaps)
+        except OperationalError as exc:
+            if outermost and _gave_way(exc):
+                return [pk for pk, _, _ in swaps]  # Rolled back as a whole.
+            raise
+
+    def _resealed(self, pk: Any, raw: Any, meta: KeyMeta | None, newest: KeyMeta) -> Any:
+        """Return the value under the newest key, or None if it is to be left as it is."""
+        field = self._column.field
+        try:
+            if not self._options.every and meta == newest and field.wrote(raw):
+                self._report.current[self._column.label] += 1
+                return None
+            return field.reseal(raw)
+        except (DecryptionError, KeyNotFoundError) as exc:
+            self._report.add_bad(BadValue(self._column.label, str(pk), f"{type(exc).__name__}: {exc}", ""))
+            return None
+
+    def _newest(self) -> KeyMeta:
+        factory = manager.get_factory()
+        partition = manager.get_session(self._column.field.partition).partition
+        key = factory.intermediate_keys.current(partition.intermediate_key_id)
+        return key.meta
+
+    def _keep_to_rate(self, count: int) -> None:
+        self._seen += count
+        if self._options.rate:
+            ahead = self._seen / self._options.rate - (self._options.clock() - self._started)
+            if ahead > 0:
+                self._options.sleep(ahead)
+
+
+def _gave_way(exc: OperationalError) -> bool:
+    """Tell whether the database broke a transaction off in favour of another one, so that it may be done again."""
+    code = getattr(exc.__cause__, "sqlstate", None) or exc.args[0]
+    return code in _GAVE_WAY

@@ -1,0 +1,70 @@
+"""A system key's regions, compared with the configured ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RegionFit(StrEnum):
+    """How what wraps a system key in one region fits the settings."""
+
+    WRAPPED = "wrapped"
+    MISSING = "missing"
+    ANOTHER_KEY = "another key"
+    NOT_CONFIGURED = "not configured"
+
+
+@dataclass(frozen=True, slots=True)
+class RegionCopy:
+    """One region of one system key.
+
+    Attributes:
+        region: its name.
+        arn: the master key that wraps it there; the one that should, if it is missing.
+        fit: see :class:`RegionFit`.
+        is_preferred: whether this region is asked first.
+    """
+
+    region: str
+    arn: str
+    fit: RegionFit
+    is_preferred: bool = False
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, or nothing."""
+        match self.fit:
+            case RegionFit.MISSING:
+                return f"not wrapped for {self.region}"
+            case RegionFit.ANOTHER_KEY:
+                return f"wrapped for another key of {self.region}: {self.arn}"
+            case RegionFit.NOT_CONFIGURED:
+                return f"wrapped for {self.region}, which is not configured"
+        return ""
+
+
+def compare_regions(held: dict[str, str], configured: dict[str, str] | None) -> tuple[RegionCopy, ...]:
+    """Compare the regions that wrap a system key with those that should.
+
+    Args:
+        held: maps each region that wraps it to its master key's ARN.
+        configured: the same as it should be, the preferred region first; None if nothing is known of that.
+    """
+    if configured is None:
+        return tuple(RegionCopy(region, arn, RegionFit.WRAPPED) for region, arn in held.items())
+    preferred = next(iter(configured), None)
+    wanted = [
+        RegionCopy(region, held.get(region, arn), _fit(held.get(region), arn), is_preferred=region == preferred)
+        for region, arn in configured.items()
+    ]
+    others = [
+        RegionCopy(region, arn, RegionFit.NOT_CONFIGURED) for region, arn in held.items() if region not in configured
+    ]
+    return (*wanted, *others)
+
+
+def _fit(held: str | None, arn: str) -> RegionFit:
+    if held is None:
+        return RegionFit.MISSING
+    return RegionFit.WRAPPED if held == arn else RegionFit.ANOTHER_KEY

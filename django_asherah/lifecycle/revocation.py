@@ -1,0 +1,94 @@
+"""Revoke: withdraw a key from new writes. It still opens what it sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from django_asherah import audit, signals
+from django_asherah.envelope.records import KeyMeta, decode_key
+from django_asherah.exceptions import InvalidRecordError, KeyNotFoundError, MetastoreError
+from django_asherah.lifecycle.context import Context, get_context
+from django_asherah.lifecycle.keys import KeyInfo, keys_of_id
+
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationReport:
+    """What was revoked.
+
+    Attributes:
+        meta: the key.
+        changed: False if it was revoked before.
+        partitions: those whose new writes get another key.
+    """
+
+    meta: KeyMeta
+    changed: bool
+    partitions: list[str]
+
+
+def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) -> RevocationReport:
+    """Set ``Revoked`` in a key's record; the latest one's if ``created`` is None.
+
+    Processes notice within the revoke check interval. To take data off the key, re-encrypt it.
+
+    Raises:
+        KeyNotFoundError: there is no such key; the message names those that there are.
+        MetastoreError: the key table can't be read or written.
+    """
+    context = get_context()
+    key = _find(context, key_id, created)
+    meta = key.meta
+    changed = not _is_revoked(context, meta) if dry_run else _set_revoked(context, meta)
+    if changed and not dry_run:
+        audit.record(signals.key_revoked, "revoked", key_id=meta.key_id, created=meta.created)
+    context.factory.clear()
+    return RevocationReport(meta, changed, _affected_partitions(context, key))
+
+
+def _find(context: Context, key_id: str, created: int | None) -> KeyInfo:
+    known = keys_of_id(context, key_id)
+    for key in known:
+        if created in (None, key.meta.created):
+            return key
+    times = ", ".join(str(key.meta.created) for key in known[:5])
+    there_are = f"of this id there are: {times}" if known else "there is no key of this id"
+    raise KeyNotFoundError(f"no key {key_id} created {created or '(latest)'}; {there_are}")
+
+
+def _is_revoked(context: Context, meta: KeyMeta) -> bool:
+    text = context.table.read(meta)
+    return text is not None and bool(decode_key(text).revoked)
+
+
+def _set_revoked(context: Context, meta: KeyMeta) -> bool:
+    """Revoke; tell whether that changed anything."""
+    for _ in range(_ATTEMPTS):
+        text = context.table.read(meta)
+        if text is None:
+            raise KeyNotFoundError(f"key {meta} was deleted meanwhile")
+        record = decode_key(text)
+        if record.revoked:
+            return False
+        if context.table.replace(meta, text, msgspec.structs.replace(record, revoked=True)):
+            return True
+    raise MetastoreError(f"key {meta} could not be revoked: others keep changing its record")
+
+
+def _affected_partitions(context: Context, key: KeyInfo) -> list[str]:
+    if key.kind == "intermediate":
+        return [key.partition] if key.partition is not None else []
+    return sorted(set(_partitions_under(context, key.meta)))
+
+
+def _partitions_under(context: Context, meta: KeyMeta) -> Iterator[str]:
+    for key_id, text in context.table.children(meta):
+        with suppress(InvalidRecordError):
+            partition = context.partition_of(key_id, meta)
+            if partition is not None and decode_key(text).parent_key_meta == meta:
+                yield partition

@@ -1,0 +1,81 @@
+"""Re-wrap: bring what wraps each system key in line with the settings. The key itself, its id and all data stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from django_asherah import audit, signals
+from django_asherah.envelope.records import KeyMeta, decode_key
+from django_asherah.exceptions import AsherahError, KMSError, MetastoreError
+from django_asherah.kms.kek import decode_wrapped
+from django_asherah.kms.regional import RegionalKMS
+from django_asherah.lifecycle.context import Context, get_context
+from django_asherah.lifecycle.keys import Listing
+
+
+@dataclass(slots=True)
+class RewrapReport:
+    """What was re-wrapped, or with ``dry_run`` what needs it."""
+
+    rewrapped: list[KeyMeta] = field(default_factory=list)
+    unchanged: list[KeyMeta] = field(default_factory=list)
+    failed: dict[KeyMeta, str] = field(default_factory=dict)
+
+
+def rewrap(
+    *,
+    old_arns: Iterable[str] = (),
+    allow_missing_regions: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[list[KeyMeta]], Iterable[KeyMeta]] = iter,
+) -> RewrapReport:
+    """Wrap every system key for exactly the configured regions; all or nothing for each key.
+
+    Each new region has unwrapped the key before its record is replaced, and the record is replaced only if nobody
+    else has changed it meanwhile. Safe to interrupt and to run again.
+
+    Args:
+        old_arns: ARNs no longer configured that may unwrap this once, if no configured one can.
+        allow_missing_regions: go on when a configured region does not answer.
+        dry_run: try everything, and replace nothing.
+        progress: wraps the list of keys while it is worked off.
+
+    Raises:
+        KMSError: the configured KMS has no regions.
+        MetastoreError: the key table can't be read.
+    """
+    context = get_context()
+    kms = context.factory.kms
+    if not isinstance(kms, RegionalKMS):
+        raise KMSError(f"{type(kms).__name__} wraps keys for no regions, so there is nothing to re-wrap")
+    report = RewrapReport()
+    metas = [key.meta for key in Listing(context) if key.kind == "system" and key.ours]
+    old_arns = list(old_arns)
+    for meta in progress(metas):
+        try:
+            changed = _rewrap_one(context, kms, meta, old_arns, allow_missing=allow_missing_regions, dry_run=dry_run)
+            (report.rewrapped if changed else report.unchanged).append(meta)
+        except AsherahError as exc:
+            report.failed[meta] = str(exc)
+    return report
+
+
+def _rewrap_one(
+    context: Context, kms: RegionalKMS, meta: KeyMeta, old_arns: list[str], *, allow_missing: bool, dry_run: bool
+) -> bool:
+    text = context.table.read(meta)
+    if text is None:
+        raise MetastoreError(f"key {meta} was deleted meanwhile")
+    record = decode_key(text)
+    wrapped = kms.rewrap(record.key, old_arns=old_arns, allow_missing=allow_missing)
+    if wrapped == record.key:
+        return False
+    if not dry_run:
+        if not context.table.replace(meta, text, msgspec.structs.replace(record, key=wrapped)):
+            raise MetastoreError(f"the record of key {meta} was changed meanwhile; it is left as it is: run this again")
+        regions = [kek.region for kek in decode_wrapped(wrapped).kms_keks]
+        audit.record(signals.key_rewrapped, "rewrapped", key_id=meta.key_id, created=meta.created, regions=regions)
+    return True

@@ -1,0 +1,53 @@
+"""``manage.py asherah_rewrap``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django_asherah.lifecycle import rewrap
+from django_asherah.management.base import AsherahCommand, Outcome
+
+
+class Command(AsherahCommand):
+    """Wraps system keys for the regions that are configured now."""
+
+    help = (
+        "Wrap every system key for exactly the configured regions: one was added or removed, an ARN replaced, or a "
+        "region failed when the key was made. The key itself, its id and all data stay as they are."
+    )
+    writes = True
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add what is allowed."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--old-arn",
+            action="append",
+            default=[],
+            dest="old_arns",
+            metavar="ARN",
+            help="an ARN no longer configured that may unwrap the keys this once; may be repeated",
+        )
+        parser.add_argument(
+            "--allow-missing-regions", action="store_true", help="go on although a region does not answer"
+        )
+
+    def run(self, outcome: Outcome, **options: Any) -> None:
+        """Re-wrap."""
+        report = rewrap(
+            old_arns=options["old_arns"],
+            allow_missing_regions=options["allow_missing_regions"],
+            dry_run=options["dry_run"],
+            progress=lambda metas: self.progress(metas, lambda: len(metas)),
+        )
+        outcome.summary = {
+            "rewrapped": len(report.rewrapped),
+            "unchanged": len(report.unchanged),
+            "failed": len(report.failed),
+        }
+        outcome.items = [{"key_id": meta.key_id, "created": meta.created} for meta in report.rewrapped]
+        for meta, reason in report.failed.items():
+            outcome.problem(str(meta), reason)
+        verb = "Would re-wrap" if options["dry_run"] else "Re-wrapped"
+        outcome.say(f"{verb} {len(report.rewrapped)} system keys; {len(report.unchanged)} were right already.")

@@ -1,0 +1,72 @@
+"""``manage.py asherah_rotate``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django_asherah.lifecycle import rotate
+from django_asherah.management.base import AsherahCommand, Outcome
+
+
+class Command(AsherahCommand):
+    """Makes newer keys."""
+
+    help = (
+        "Make a new system key, and under it a new intermediate key for every partition in use. Nothing is rewritten, "
+        "and what older keys sealed stays readable. Running processes follow within the revoke check interval."
+    )
+    writes = True
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add what to rotate."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--partition",
+            action="append",
+            dest="partitions",
+            metavar="NAME",
+            help="only this partition; may be repeated",
+        )
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument("--expired", action="store_true", help="only keys that are expired or revoked; for cron")
+        which.add_argument(
+            "--continue", action="store_true", dest="resume", help="finish a rotation that was interrupted"
+        )
+        parser.add_argument(
+            "--allow-missing-regions",
+            action="store_true",
+            help="go on although a region can't wrap a key; run asherah_rewrap when it can again",
+        )
+
+    def run(self, outcome: Outcome, **options: Any) -> None:
+        """Rotate."""
+        report = rotate(
+            partitions=options["partitions"],
+            expired_only=options["expired"],
+            resume=options["resume"],
+            allow_missing_regions=options["allow_missing_regions"],
+            dry_run=options["dry_run"],
+            progress=lambda ids: self.progress(ids, lambda: len(ids)),
+        )
+        keys = [*([report.system_key] if report.system_key else []), *report.intermediate_keys]
+        outcome.summary = {
+            "system_keys": int(report.system_key is not None),
+            "intermediate_keys": len(report.intermediate_keys),
+            "missing_regions": report.failed_regions,
+        }
+        outcome.items = [
+            {"key_id": key if isinstance(key, str) else key.key_id, "created": getattr(key, "created", None)}
+            for key in keys
+        ]
+        verb = "Would make" if options["dry_run"] else "Made"
+        outcome.say(
+            f"{verb} {outcome.summary['system_keys']} system key and {len(report.intermediate_keys)} intermediate keys."
+        )
+        for region, reason in report.failed_regions.items():
+            if options["allow_missing_regions"]:
+                outcome.say(f"Without region {region}: {reason}")
+            else:
+                outcome.problem(region, reason)
+        if keys and not options["dry_run"]:
+            outcome.say("To rewrite data under the new keys, run: manage.py asherah_reencrypt")

@@ -1,0 +1,240 @@
+"""Migration operations for populated columns: ``EncryptField``, ``DecryptField`` and ``AlterRecordFormat``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from typing import Any
+
+from django.db import DataError, NotSupportedError, models, transaction
+from django.db.migrations.operations import AlterField
+from django.db.models.signals import post_migrate
+from tqdm import tqdm
+
+from django_asherah.exceptions import DecryptionError
+from django_asherah.fields import EncryptedFieldMixin
+from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.ledger import Ledger, drop_finished
+from django_asherah.lifecycle.moving import decrypt_column, encrypt_column
+
+_NUL = re.compile("\0")
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_PLAIN = (models.CharField, models.TextField, models.JSONField)
+
+
+class _MoveField(AlterField):
+    """An ``AlterField`` between a plain and an encrypted field that takes the values along.
+
+    It works in batches, each in a transaction of its own, so its migration needs ``atomic = False``. Interrupted at any
+    moment, ``migrate`` goes on where it stopped. Only the data decides: no ``save()``, no signals, no managers.
+    """
+
+    atomic = False
+    verb: str
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        """Move the column, from plain to encrypted or back, whichever the states say.
+
+        Raises:
+            NotSupportedError: the migration is atomic, and not only on databases that can't roll such a thing back.
+            TypeError: the two fields are not a plain and an encrypted one.
+            ValueError: they are not of the same column.
+            EncryptionError, DecryptionError: some values can't be moved, and are left as they were.
+        """
+        from_model = from_state.apps.get_model(app_label, self.model_name)
+        to_model = to_state.apps.get_model(app_label, self.model_name)
+        alias = schema_editor.connection.alias
+        if not self.allow_migrate_model(alias, to_model):
+            return
+        old, new = from_model._meta.get_field(self.name), to_model._meta.get_field(self.name)
+        _require_a_pair(old, new, schema_editor.connection)
+        encrypts = isinstance(new, EncryptedFieldMixin)
+        if schema_editor.collect_sql:
+            schema_editor.collected_sql.append(f"-- {self.name}: its values are {self.verb}ed too, which is no SQL.")
+            schema_editor.alter_field(from_model, old, new)
+            return
+        _require_no_transaction(self, schema_editor)
+        with _progress(f"{to_model._meta.label}.{self.name}") as progress:
+            if encrypts:
+                _encrypt(schema_editor, (from_model, old), Column(to_model, new, alias), progress)
+            else:
+                _decrypt(schema_editor, Column(from_model, old, alias), (to_model, new), progress)
+
+    def describe(self) -> str:
+        """Say what it does."""
+        return f"{self.verb.capitalize()} field {self.name} of {self.model_name}"
+
+    @property
+    def migration_name_fragment(self) -> str:
+        """What ``makemigrations`` would call it."""
+        return f"{self.verb}_{self.model_name_lower}_{self.name_lower}"
+
+    def reduce(self, operation: Any, app_label: str) -> Any:
+        """Never be merged into what follows: a plain ``AlterField`` would leave the values behind."""
+        return super(AlterField, self).reduce(operation, app_label)
+
+
+class EncryptField(_MoveField):
+    """Make an encrypted field of a ``TextField``, ``CharField`` or ``JSONField`` whose column holds values.
+
+    Takes what ``AlterField`` takes. Reversed, it decrypts.
+    """
+
+    verb = "encrypt"
+
+
+class DecryptField(_MoveField):
+    """Make a ``TextField``, ``CharField`` or ``JSONField`` of an encrypted field whose column holds records.
+
+    Takes what ``AlterField`` takes. Reversed, it encrypts.
+    """
+
+    verb = "decrypt"
+
+
+class AlterRecordFormat(AlterField):
+    """An ``AlterField`` between two values of ``record_format``: changes the column's type and leaves the records.
+
+    Takes what ``AlterField`` takes. The records stay as they are, and every format is read in every column that can
+    hold it; ``asherah_reencrypt`` then rewrites them. Nothing but the format and ``null`` may change along with it.
+    """
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        """Change the column.
+
+        Raises:
+            DataError: the column becomes text, and still holds compact records.
+        """
+        from_model = from_state.apps.get_model(app_label, self.model_name)
+        to_model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, to_model):
+            return
+        old, new = from_model._meta.get_field(self.name), to_model._meta.get_field(self.name)
+        if schema_editor.connection.vendor == "postgresql":
+            old = _change_type(schema_editor, from_model, old, new)
+        schema_editor.alter_field(from_model, old, new)
+
+    def describe(self) -> str:
+        """Say what it does."""
+        return f"Alter record format of field {self.name} on {self.model_name}"
+
+
+def _change_type(schema_editor: Any, model: Any, old: Any, new: Any) -> Any:
+    """Change the type of PostgreSQL's column, byte for byte, and return the field that it is of now.
+
+    Django's own ``USING column::type`` would take the text for escaped bytes, and write the bytes as hexadecimal text.
+    """
+    type_ = new.db_type(schema_editor.connection)
+    if type_ == old.db_type(schema_editor.connection):
+        return old
+    table, name = schema_editor.quote_name(model._meta.db_table), schema_editor.quote_name(old.column)
+    convert = "convert_to" if type_ == "bytea" else "convert_from"
+    schema_editor.execute(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {type_} USING {convert}({name}, 'UTF8')")
+    changed = copy(new)
+    changed.null, changed.column = old.null, old.column
+    return changed
+
+
+def _require_a_pair(old: Any, new: Any, connection: Any) -> None:
+    plain, encrypted = (old, new) if isinstance(new, EncryptedFieldMixin) else (new, old)
+    place = f"{new.model._meta.label}.{new.name}"
+    if not isinstance(encrypted, EncryptedFieldMixin) or isinstance(plain, EncryptedFieldMixin):
+        raise TypeError(f"{place}: one of the two fields must be encrypted, and the other must not")
+    if not isinstance(plain, _PLAIN):
+        raise TypeError(
+            f"{place}: {type(plain).__name__} is no TextField, CharField or JSONField; add an encrypted field beside "
+            "it, copy the values in Python, and remove the old field"
+        )
+    if encrypted.db_type(connection) != models.TextField().db_type(connection):
+        raise ValueError(
+            f"{place}: the encrypted field must have record_format='json' for this; change it before or after"
+        )
+    if (plain.column, plain.null) != (encrypted.column, encrypted.null):
+        raise ValueError(f"{place}: change the column's name and null in a migration of their own")
+
+
+def _require_no_transaction(operation: AlterField, schema_editor: Any) -> None:
+    if schema_editor.atomic_migration or schema_editor.connection.in_atomic_block:
+        raise NotSupportedError(
+            f"{type(operation).__name__} commits every batch on its own, so that it can go on after an interruption: "
+            "set atomic = False on its migration"
+        )
+
+
+def _encrypt(schema_editor: Any, plain: tuple[Any, Any], column: Column, progress: Callable[[int], None]) -> None:
+    # The digests of values that an earlier decryption left must not outlive the values.
+    Ledger(column, "decrypt").drop()
+    _alter(schema_editor, plain[0], plain[1], column.field)
+    encrypt_column(column, progress)
+
+
+def _decrypt(schema_editor: Any, column: Column, plain: tuple[Any, Any], progress: Callable[[int], None]) -> None:
+    to_model, to_field = plain
+    Ledger(column, "encrypt").drop()
+    if Ledger(column, "decrypt").exists():
+        if _is_jsonb(schema_editor.connection, column):
+            return  # The type comes last. And jsonb writes values in its own way, which the digests don't know.
+        _alter(schema_editor, to_model, to_field, column.field)
+    decrypt_column(column, progress, refuse=_limits(to_field, schema_editor.connection))
+    try:
+        _alter(schema_editor, column.model, column.field, to_field)
+    except DataError:
+        pass  # The database's message may hold the value.
+    else:
+        return
+    raise DecryptionError(f"{column.label}: the database refuses a value in a column of {type(to_field).__name__}")
+
+
+def _alter(schema_editor: Any, model: Any, old: Any, new: Any) -> None:
+    connection = schema_editor.connection
+    # SQLite copies the table, and may not be interrupted in between. MariaDB needs one statement for a column's type.
+    with transaction.atomic(using=connection.alias) if connection.features.can_rollback_ddl else nullcontext():
+        schema_editor.alter_field(model, old, new)
+
+
+def _is_jsonb(connection: Any, column: Column) -> bool:
+    if connection.vendor != "postgresql":
+        return False
+    table, name = column.model._meta.db_table, column.field.column
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_table_description(cursor, table)
+    return any(
+        described.name == name and connection.introspection.data_types_reverse.get(described.type_code) == "JSONField"
+        for described in found
+    )
+
+
+def _limits(field: Any, connection: Any) -> Callable[[str], None]:
+    """Return what refuses a text that a plain column can't hold, before anything else is decrypted in vain."""
+    most = field.max_length if isinstance(field, models.CharField) else None
+    never = _NUL_IN_JSON if isinstance(field, models.JSONField) else _NUL
+    on_postgresql = connection.vendor == "postgresql"
+
+    def refuse(text: str) -> None:
+        if most is not None and len(text) > most:
+            raise DecryptionError(f"it is longer than the {most} characters of the plain column")
+        if on_postgresql and never.search(text):
+            raise DecryptionError("it holds NUL, which PostgreSQL can't store in plain")
+
+    return refuse
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int], None]]:
+    with tqdm(desc=f"  {label}", unit="value", disable=None, leave=False, unit_scale=True) as bar:
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        yield advance
+
+
+def _drop_finished_ledgers(*, sender: Any, using: str, **kwargs: Any) -> None:
+    # flush sends this signal too, without a plan.
+    if sender.label == "django_asherah" and "plan" in kwargs:
+        drop_finished(using, kwargs["apps"])
+
+
+post_migrate.connect(_drop_finished_ledgers, dispatch_uid="django_asherah.operations")
