@@ -1,0 +1,127 @@
+"""What may be done to keys from the admin. Every deed is written to the admin log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+
+from django_asherah.admin import cells
+from django_asherah.admin.overview import get_overview
+from django_asherah.admin.rows import Rows, describe_rows, described, key_rows, read_row, that_may_be_under
+from django_asherah.exceptions import AsherahError
+from django_asherah.lifecycle import KeyInfo, revoke, verify_key
+from django_asherah.models import EncryptionKey
+
+if TYPE_CHECKING:
+    from django_asherah.admin.keys import EncryptionKeyAdmin
+
+Chosen = tuple[EncryptionKey, KeyInfo]
+
+MOST_AT_ONCE = 10
+"""Keys: every one is a call to every region, while somebody waits for the page."""
+
+MOST_COUNTED = 1000
+
+
+@admin.action(description="Verify in every region", permissions=["verify"])
+def verify_keys(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset: Rows) -> None:
+    """Unwrap the keys in every region, and say what failed."""
+    for row, key in _chosen(model_admin, request, queryset):
+        if not key.ours:
+            text = f"{key.meta} is another service's key: these settings don't name its master keys."
+            model_admin.message_user(request, text, messages.WARNING)
+            continue
+        report = verify_key(key.meta)
+        if report.problems:
+            found = "; ".join(reason for _, reason in report.problems)
+            text, level = f"Verified {key.meta}, and it failed: {found}.", messages.ERROR
+        else:
+            text, level = f"Verified {key.meta}: it opens{_where(request)}.", messages.SUCCESS
+        model_admin.log_change(request, row, text)
+        model_admin.message_user(request, text, level)
+
+
+@admin.action(description="Revoke…", permissions=["revoke"])
+def revoke_keys(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset: Rows) -> HttpResponse | None:
+    """Ask, and then withdraw the keys from new writes."""
+    chosen = _chosen(model_admin, request, queryset)
+    if not chosen:
+        return None
+    if "confirmed" not in request.POST:
+        return _confirmation(model_admin, request, chosen)
+    for row, key in chosen:
+        _revoke(model_admin, request, row, key)
+    return None
+
+
+def _chosen(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset: Rows) -> list[Chosen]:
+    rows = list(queryset[: MOST_AT_ONCE + 1])
+    if len(rows) > MOST_AT_ONCE:
+        model_admin.message_user(
+            request,
+            f"Choose {MOST_AT_ONCE} keys at the most. For more, there are asherah_verify and asherah_revoke.",
+            messages.ERROR,
+        )
+        return []
+    describe_rows(get_overview(request).context, rows)
+    keys = []
+    for row in rows:
+        what = described(row)
+        if what.info is None:
+            model_admin.message_user(request, f"{row} can't be read: {what.problem}", messages.ERROR)
+        else:
+            keys.append((row, what.info))
+    return keys
+
+
+def _where(request: HttpRequest) -> str:
+    regions = get_overview(request).context.regions
+    return f" in {', '.join(regions)}" if regions else ""
+
+
+def _confirmation(model_admin: EncryptionKeyAdmin, request: HttpRequest, chosen: list[Chosen]) -> HttpResponse:
+    interval = get_overview(request).context.factory.policy.revoke_check_interval
+    return model_admin.page(
+        request,
+        "revoke_confirmation",
+        title="Are you sure?",
+        chosen=[
+            {
+                "row": row,
+                "key": key,
+                "state": cells.state_badge(described(row)),
+                "partition": cells.partition(described(row)),
+                "below": _count_below(request, key),
+            }
+            for row, key in chosen
+        ],
+        minutes=max(1, round(interval / 60)),
+    )
+
+
+def _count_below(request: HttpRequest, key: KeyInfo) -> str:
+    if key.kind != "system":
+        return ""
+    context = get_overview(request).context
+    rows = that_may_be_under(key_rows(context.table.alias), key.meta)[: MOST_COUNTED + 1]
+    infos = [read_row(context, row, is_newest=True) for row in rows]
+    count = sum(isinstance(info, KeyInfo) and info.parent == key.meta for info in infos)
+    if count > MOST_COUNTED:
+        return f"more than {MOST_COUNTED} intermediate keys"
+    return "1 intermediate key" if count == 1 else f"{count} intermediate keys"
+
+
+def _revoke(model_admin: EncryptionKeyAdmin, request: HttpRequest, row: EncryptionKey, key: KeyInfo) -> None:
+    try:
+        report = revoke(key.meta.key_id, key.meta.created)
+    except AsherahError as exc:
+        model_admin.message_user(request, f"{key.meta} was not revoked: {exc}", messages.ERROR)
+        return
+    if not report.changed:
+        model_admin.message_user(request, f"{key.meta} was revoked already.", messages.INFO)
+        return
+    text = f"Revoked {key.meta}."
+    model_admin.log_change(request, row, text)
+    model_admin.message_user(request, text, messages.SUCCESS)
