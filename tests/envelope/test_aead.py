@@ -1,0 +1,94 @@
+"""AES-256-GCM in Asherah's layout."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from django_asherah.envelope.aead import Cipher, wipe
+from django_asherah.exceptions import DecryptionError
+
+KEY = bytes(range(32))
+
+
+def test_the_nonce_stands_behind_the_tag() -> None:
+    blob = Cipher(KEY).seal(b"plain")
+    assert len(blob) == 5 + 28
+    assert AESGCM(KEY).decrypt(blob[-12:], blob[:-12], None) == b"plain"
+
+
+@pytest.mark.parametrize("plaintext", [b"", b"x", b"x" * 1_000_000])
+def test_what_is_sealed_opens(plaintext: bytes) -> None:
+    cipher = Cipher(KEY)
+    assert cipher.open(cipher.seal(plaintext)) == plaintext
+    assert cipher.open_row(*cipher.seal_row(plaintext)) == plaintext
+
+
+def test_a_row_draws_its_key_and_both_nonces_at_once() -> None:
+    drawn: list[int] = []
+
+    def random(length: int) -> bytes:
+        drawn.append(length)
+        return bytes(range(length))
+
+    sealed_key, sealed = Cipher(KEY, random).seal_row(b"plain")
+    assert drawn == [56]
+    draw = bytes(range(56))
+    assert sealed_key == AESGCM(KEY).encrypt(draw[44:], draw[:32], None) + draw[44:]
+    assert sealed == AESGCM(draw[:32]).encrypt(draw[32:44], b"plain", None) + draw[32:44]
+
+
+def test_no_two_records_share_a_key_or_a_nonce() -> None:
+    cipher = Cipher(KEY)
+    rows = [cipher.seal_row(b"same") for _ in range(1000)]
+    assert len(set(rows)) == 1000
+    assert len({sealed_key[-12:] for sealed_key, _ in rows} | {sealed[-12:] for _, sealed in rows}) == 2000
+
+
+@pytest.mark.parametrize("blob", [b"", b"x", b"x" * 11, b"x" * 12, b"x" * 27, b"x" * 28, b"x" * 60])
+def test_garbage_does_not_open(blob: bytes) -> None:
+    cipher = Cipher(KEY)
+    for work in (cipher.open, cipher.open_key, lambda blob: cipher.open_row(blob, blob)):
+        with pytest.raises(DecryptionError, match="sealed under another key, or tampered with"):
+            work(blob)
+
+
+def test_wrong_key_and_tampering_say_the_same() -> None:
+    blob = Cipher(KEY).seal(b"x")
+    with pytest.raises(DecryptionError) as wrong_key:
+        Cipher(b"k" * 32).open(blob)
+    with pytest.raises(DecryptionError) as tampered:
+        Cipher(KEY).open(b"\0" + blob[1:])
+    assert str(wrong_key.value) == str(tampered.value)
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_key_of_another_length_is_no_key(length: int) -> None:
+    cipher = Cipher(KEY)
+    with pytest.raises(DecryptionError):
+        cipher.open_key(cipher.seal(bytes(length)))
+
+
+def test_a_cipher_shows_and_gives_away_nothing() -> None:
+    cipher = Cipher(KEY)
+    assert repr(cipher) == "<Cipher: key not shown>"
+    for work in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="can't be pickled or copied"):
+            work(cipher)
+
+
+def test_wipe_leaves_zeros() -> None:
+    buffer = bytearray(KEY)
+    wipe(buffer)
+    assert buffer == bytes(32)
+
+
+def test_the_callers_buffer_may_be_wiped() -> None:
+    buffer = bytearray(KEY)
+    cipher = Cipher(buffer)
+    blob = cipher.seal(b"x")
+    wipe(buffer)
+    assert Cipher(KEY).open(blob) == cipher.open(blob) == b"x"

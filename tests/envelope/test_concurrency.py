@@ -1,0 +1,130 @@
+"""Threads and forks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from django_asherah.envelope.interfaces import Event, KeyCreated
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
+from django_asherah.envelope.session import SessionFactory
+from tests.envelope.fakes import IK_ID, SK_ID, START, World
+
+
+def run_together(count: int, work: Any) -> list[Any]:
+    """Run ``work(number)`` in ``count`` threads that start at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def start(number: int) -> Any:
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(start, range(count)))
+
+
+def test_64_threads_on_an_empty_table_make_one_key_of_each_kind(world: World) -> None:
+    texts = run_together(64, lambda number: world.factory.get_session("p").encrypt(str(number).encode()))
+    assert world.taken_calls() == {"load_latest": 2, "wrap": 1, "store": 2}
+    assert [world.factory.get_session("p").decrypt(text) for text in texts] == [str(n).encode() for n in range(64)]
+
+
+def test_64_threads_on_a_cold_cache_make_one_kms_call(world: World) -> None:
+    texts = [world.factory.get_session(f"p{n % 4}").encrypt(b"x") for n in range(64)]
+    cold = world.new_process()
+    world.taken_calls()
+    run_together(64, lambda number: cold.get_session(f"p{number % 4}").decrypt(texts[number]))
+    assert world.taken_calls() == {"load": 5, "unwrap": 1}
+
+
+def test_readers_and_writers_on_a_cold_cache_share_the_one_kms_call(world: World) -> None:
+    text = world.factory.get_session("p").encrypt(b"x")
+    cold = world.new_process()
+    world.taken_calls()
+
+    def work(number: int) -> Any:
+        session = cold.get_session("p")
+        return session.decrypt(text) if number % 2 else session.encrypt(b"y")
+
+    run_together(32, work)
+    assert world.taken_calls()["unwrap"] == 1
+
+
+def test_one_thread_checks_a_stale_key_while_the_others_read_on(world: World) -> None:
+    session = world.factory.get_session("p")
+    text = session.encrypt(b"x")
+    world.clock.now = START + 3600
+    asked, answer = threading.Event(), threading.Event()
+    load = world.metastore.load
+
+    def slow_load(meta: KeyMeta) -> EnvelopeKeyRecord | None:
+        asked.set()
+        answer.wait()
+        return load(meta)
+
+    world.metastore.load = slow_load  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        checking = pool.submit(session.decrypt, text)
+        asked.wait()
+        for _ in range(10):
+            assert session.decrypt(text) == b"x"
+        answer.set()
+        assert checking.result() == b"x"
+
+
+def test_a_listener_that_encrypts_does_not_wait_for_itself() -> None:
+    world = World()
+    heard: list[KeyMeta] = []
+    other: list[SessionFactory] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, KeyCreated) and not heard:
+            heard.append(event.meta)
+            other[0].get_session("audit").encrypt(b"a key was made")
+
+    other.append(
+        SessionFactory("svc", "prod", world.metastore, world.kms, clock=world.clock, on_event=listen),
+    )
+    assert other[0].get_session("p").encrypt(b"x")
+    assert heard == [KeyMeta(SK_ID, START)]
+
+
+def _child(factory: SessionFactory, text: str, queue: Any) -> None:
+    session = factory.get_session("p")
+    queue.put((session.decrypt(text), session.encrypt(b"from the child")))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_after_a_fork_encrypts_and_decrypts_while_the_parent_holds_every_lock(world: World) -> None:
+    text = world.factory.get_session("p").encrypt(b"from the parent")
+    world.clock.now = START + 3600  # the child must check, and so wants the locks
+    context: Any = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    locked, release = threading.Event(), threading.Event()
+
+    def hold_locks() -> None:
+        caches = [world.factory.intermediate_keys.cache, world.factory.system_keys.cache]
+        locks = [caches[0].loading(IK_ID), caches[1].loading(SK_ID), caches[0]._guard, caches[1]._guard]
+        for lock in locks:
+            lock.acquire()
+        locked.set()
+        release.wait()
+        for lock in locks:
+            lock.release()
+
+    holder = threading.Thread(target=hold_locks)
+    holder.start()
+    locked.wait()
+    child = context.Process(target=_child, args=(world.factory, text, queue))
+    child.start()
+    plaintext, written = queue.get()
+    child.join()
+    release.set()
+    holder.join()
+    assert plaintext == b"from the parent"
+    assert decode_row(written).key.parent_key_meta == KeyMeta(IK_ID, START)
+    assert world.factory.get_session("p").decrypt(written) == b"from the child"

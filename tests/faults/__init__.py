@@ -1,0 +1,1 @@
+"""What breaks: KMS regions, databases, processes; and what must hold nevertheless."""

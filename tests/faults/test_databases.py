@@ -1,0 +1,208 @@
+"""Database servers that are down, slow, read-only, full, or that break a write off: what is in hand goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connections, transaction
+from pytest_django import Settings
+
+from django_asherah import lifecycle, manager
+from django_asherah.exceptions import MetastoreError
+from django_asherah.lifecycle.reencryption import Options
+from tests.databases import VENDOR, WAITING, as_asherah, execute, in_thread, wait_until
+from tests.faults.database_proxy import DatabaseProxy
+from tests.testapp.models import Note
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite has no server"),
+]
+
+
+@pytest.fixture
+def database(make_alias: Callable[..., str], settings: Settings) -> Iterator[DatabaseProxy]:
+    """The database under test by way of a proxy, as the alias ``far``, which is where the keys are."""
+    proxy = DatabaseProxy()
+    make_alias("far", HOST="127.0.0.1", PORT=proxy.port)
+    settings.ASHERAH = as_asherah(DATABASE="far")
+    yield proxy
+    connections["far"].close()
+    proxy.close()
+
+
+def write(text: str) -> int:
+    return int(Note.objects.create(body=text).pk)
+
+
+def read(pk: int) -> str | None:
+    return Note.objects.get(pk=pk).body
+
+
+def forget() -> None:
+    manager.get_factory().clear()
+
+
+def require_nothing_lost(**texts: int) -> None:
+    """Every value reads back, cold, and is all that there is."""
+    forget()
+    assert {note.body: note.pk for note in Note.objects.all()} == texts
+    report = lifecycle.verify_data(["testapp.Note.body"])
+    assert (report.bad, report.columns.total()) == ([], len(texts))
+    assert lifecycle.verify_keys().problems == []
+
+
+def test_with_the_key_table_out_of_reach_keys_in_hand_go_on(database: DatabaseProxy) -> None:
+    before = write("before")
+    database.go_down()
+
+    meanwhile = write("meanwhile")
+    assert [read(before), read(meanwhile)] == ["before", "meanwhile"]
+    forget()
+    for operation in (lambda: read(before), lambda: write("lost if it were written")):
+        with pytest.raises(MetastoreError, match="key table 'encryption_key' of database 'far' failed"):
+            operation()
+
+    database.come_back()
+    require_nothing_lost(before=before, meanwhile=meanwhile)
+
+
+def test_a_slow_key_table_holds_up_nobody_whose_keys_are_in_hand(database: DatabaseProxy) -> None:
+    before = write("before")
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.stalled():
+            waiting = pool.submit(in_thread, lambda: manager.get_session("another").encrypt(b"needs a key"))
+            meanwhile = write("meanwhile")
+            assert [read(before), read(meanwhile)] == ["before", "meanwhile"]
+            assert not waiting.done()
+        record = waiting.result(60)
+
+    assert manager.get_session("another").decrypt(record) == b"needs a key"
+    require_nothing_lost(before=before, meanwhile=meanwhile)
+
+
+READ_ONLY = (
+    {"options": "-c default_transaction_read_only=on"}
+    if VENDOR == "postgresql"
+    else {"init_command": "SET SESSION TRANSACTION READ ONLY"}
+)
+
+
+def test_a_read_only_key_table_serves_the_keys_it_has(make_alias: Callable[..., str], settings: Settings) -> None:
+    before = write("before")
+    settings.ASHERAH = as_asherah(DATABASE=make_alias("replica", OPTIONS=READ_ONLY))
+
+    meanwhile = write("meanwhile")
+    assert read(before) == "before"
+    with pytest.raises(MetastoreError, match=r"(?i)read.only"):
+        manager.get_session("another").encrypt(b"needs a key that there is not")
+    with pytest.raises(MetastoreError, match=r"(?i)read.only"):
+        manager.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
+
+    assert read(write("after the failure")) == "after the failure"
+    Note.objects.filter(pk__gt=meanwhile).delete()
+    require_nothing_lost(before=before, meanwhile=meanwhile)
+
+
+@pytest.mark.parametrize("words", [b"INSERT INTO ENCRYPTION_KEY", b"COMMIT"])
+def test_a_connection_dropped_while_a_key_is_stored_is_an_error_and_the_next_write_uses_what_stands(
+    database: DatabaseProxy, words: bytes
+) -> None:
+    database.cut_at(words)
+    with pytest.raises(MetastoreError, match="database 'far' failed"):
+        write("lost if it were written")
+    assert database.has_cut
+    database.cut_at(words)  # Now the intermediate key, if the system key stands.
+    with pytest.raises(MetastoreError, match="database 'far' failed"):
+        write("lost if it were written")
+    assert database.has_cut
+
+    require_nothing_lost(written=write("written"))
+
+
+@pytest.mark.parametrize("words", [b"INSERT INTO", b"UPDATE "])
+def test_a_connection_dropped_while_a_row_is_written_leaves_it_whole_or_as_it_was(
+    database: DatabaseProxy, words: bytes
+) -> None:
+    row = Note.objects.using("far").create(body="old")
+    database.cut_at(words)
+    with pytest.raises(DatabaseError):
+        if words == b"UPDATE ":
+            Note.objects.using("far").filter(pk=row.pk).update(body="new")
+        else:
+            Note.objects.using("far").create(body="new")
+    connections["far"].close()
+
+    forget()
+    assert {note.body for note in Note.objects.all()} <= {"old", "new"}
+    assert lifecycle.verify_data(["testapp.Note.body"]).bad == []
+
+
+def test_reencryption_whose_connection_is_dropped_goes_on_where_it_was(database: DatabaseProxy) -> None:
+    pks = [write(f"text {number}") for number in range(6)]
+    lifecycle.rotate()
+    database.cut_at(b"UPDATE")
+    with pytest.raises(DatabaseError):
+        lifecycle.reencrypt(["testapp.Note.body"], alias="far", options=Options(batch=2))
+    connections["far"].close()
+
+    report = lifecycle.reencrypt(["testapp.Note.body"], alias="far", options=Options(batch=2))
+
+    assert report.bad == []
+    require_nothing_lost(**{f"text {number}": pk for number, pk in enumerate(pks)})
+    assert lifecycle.reencrypt(["testapp.Note.body"]).rewritten.total() == 0
+
+
+def test_a_reencryption_that_a_deadlock_breaks_off_is_done_again() -> None:
+    first, second = write("first"), write("second")
+    lifecycle.rotate()
+    locked = threading.Event()
+
+    def lock_the_second_and_then_the_first() -> None:
+        with transaction.atomic():
+            if VENDOR == "postgresql":  # Who notices first gives way.
+                execute("default", "SET LOCAL deadlock_timeout = '60s'")
+            else:  # Who has changed less gives way.
+                Note.objects.bulk_create(Note(title="weight") for _ in range(50))
+            execute("default", "UPDATE testapp_note SET title = 'kept' WHERE id = %s", [second])
+            locked.set()
+            # InnoDB makes its tables of locks anew only if nobody has read them for 0.1 seconds.
+            wait_until(lambda: execute("default", WAITING) != [(0,)], every=0.2)
+            execute("default", "UPDATE testapp_note SET title = 'kept' WHERE id = %s", [first])
+            Note.objects.filter(title="weight").delete()
+
+    if VENDOR == "postgresql":
+        execute("default", "SET deadlock_timeout = '3s'")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(in_thread, lock_the_second_and_then_the_first)
+        assert locked.wait(30)
+        report = lifecycle.reencrypt(["testapp.Note.body"])
+        other.result(60)
+    connections["default"].close()
+
+    assert (report.bad, report.rewritten.total()) == ([], 2)
+    assert set(Note.objects.values_list("title", flat=True)) == {"kept"}
+    require_nothing_lost(first=first, second=second)
+
+
+@pytest.mark.skipif(VENDOR != "postgresql", reason="Django pools PostgreSQL's connections only")
+def test_a_pool_that_the_caller_has_emptied_stops_no_new_key(
+    make_alias: Callable[..., str], settings: Settings
+) -> None:
+    pool: dict[str, Any] = {"min_size": 1, "max_size": 1, "timeout": 0.5}
+    alias = make_alias("pooled", OPTIONS={"pool": pool}, CONN_MAX_AGE=0)
+    settings.ASHERAH = as_asherah(DATABASE=alias)
+    try:
+        with transaction.atomic(using=alias):
+            pk = Note.objects.using(alias).create(body="with keys of its own").pk
+            with pytest.raises(MetastoreError, match="couldn't get a connection"):
+                in_thread(lambda: (forget(), manager.get_session().encrypt(b"another thread has none to read with")))
+        require_nothing_lost(**{"with keys of its own": pk})
+    finally:
+        connections[alias].close()
+        connections[alias].close_pool()

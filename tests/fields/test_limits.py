@@ -1,0 +1,35 @@
+"""Queries that Django gives a field no way to refuse, as the limitations list them. None of them finds plaintext."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db.models import Subquery
+from django.db.models.expressions import RawSQL
+
+from tests.testapp.models import Note
+
+pytestmark = pytest.mark.django_db
+
+notes = Note.objects
+
+FOUND: dict[str, tuple[Callable[[], Any], int]] = {
+    "union": (lambda: notes.values("body").union(notes.values("other_body")), 4),
+    "intersection": (lambda: notes.values("body").intersection(notes.values("other_body")), 0),
+    "difference": (lambda: notes.values("body").difference(notes.values("other_body")), 2),
+    "in a subquery": (lambda: notes.filter(title__in=notes.values("body")), 0),
+    "equal to a subquery": (lambda: notes.filter(title=Subquery(notes.values("body")[:1])), 0),
+    "extra where": (lambda: notes.extra(where=["body = %s"], params=["x"]), 0),
+    "RawSQL": (lambda: notes.filter(title=RawSQL("body", [])), 0),
+    "raw": (lambda: notes.raw("SELECT * FROM testapp_note WHERE body = 'x'"), 0),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_records_are_compared_and_no_two_are_equal(name: str) -> None:
+    for _ in range(2):
+        notes.create(title="x", body="x", other_body="x")
+    query, expected = FOUND[name]
+    assert len(list(query())) == expected

@@ -1,0 +1,433 @@
+"""The AWS KMS over real moto servers, one a region."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import boto3
+import pytest
+
+from django_asherah.envelope.interfaces import KMSCalled, RegionFailed
+from django_asherah.exceptions import InvalidRecordError, KMSError
+from django_asherah.kms.aws import AwsKMS
+from django_asherah.kms.health import LastAnswer
+from django_asherah.kms.kek import decode_wrapped
+from tests.kms.conftest import Kit
+from tests.moto_servers import answering, failing_as, moto_region, refused_url, stalled
+
+KEY = bytes(range(32))
+WEST, EAST = "us-west-2", "us-east-1"
+
+
+def failed(kit: Kit) -> list[tuple[str, str]]:
+    return [(event.region, event.operation) for event in kit.events if isinstance(event, RegionFailed)]
+
+
+def test_a_key_is_wrapped_for_every_region_and_comes_back(kit: Kit) -> None:
+    kms = kit.kms()
+    wrapped = kms.encrypt_key(KEY)
+    assert kms.decrypt_key(wrapped) == KEY
+    assert kms.describe(wrapped) == [(WEST, kit.servers[WEST].arn), (EAST, kit.servers[EAST].arn)]
+    assert failed(kit) == []
+
+
+def test_every_call_of_a_region_is_told_with_its_outcome(kit: Kit) -> None:
+    with failing_as("AccessDeniedException") as east:
+        kms = kit.kms({EAST: east.url})
+        kms.decrypt_key(kms.encrypt_key(KEY))
+    calls = [event for event in kit.events if isinstance(event, KMSCalled)]
+    assert calls == [
+        KMSCalled(WEST, "GenerateDataKey", 0.0, None),
+        KMSCalled(EAST, "Encrypt", 0.0, "AccessDeniedException"),
+        KMSCalled(WEST, "Decrypt", 0.0, None),
+    ]
+
+
+def test_calls_are_told_in_the_callers_thread(kit: Kit) -> None:
+    """Whoever listens may encrypt, and would wait for ever for a key's lock that the caller holds in another thread."""
+    threads: list[tuple[str, int]] = []
+    kms = kit.kms(on_event=lambda event: threads.append((event.operation, threading.get_ident())))
+    kms.encrypt_key(KEY)
+    assert threads == [("GenerateDataKey", threading.get_ident()), ("Encrypt", threading.get_ident())]
+
+
+def test_a_call_that_gets_no_answer_is_told_with_the_class_of_its_error(kit: Kit) -> None:
+    with pytest.raises(KMSError):
+        kit.kms({EAST: refused_url()}).check_region(EAST)
+    assert kit.events[0] == KMSCalled(EAST, "DescribeKey", 0.0, "EndpointConnectionError")
+
+
+def test_a_call_that_is_tried_again_is_told_twice(kit: Kit) -> None:
+    with failing_as("ThrottlingException") as east, pytest.raises(KMSError):
+        kit.kms({EAST: east.url}).check_region(EAST)
+    assert kit.events == [KMSCalled(EAST, "DescribeKey", 0.0, "ThrottlingException")] * 2
+
+
+def test_the_wrapped_key_has_exactly_the_members_that_the_sdks_read(kit: Kit) -> None:
+    document = json.loads(kit.kms().encrypt_key(KEY))
+    assert list(document) == ["encryptedKey", "kmsKeks"]
+    assert [list(kek) for kek in document["kmsKeks"]] == [["region", "arn", "encryptedKek"]] * 2
+
+
+@pytest.mark.parametrize("region", [WEST, EAST])
+def test_each_region_alone_suffices(kit: Kit, region: str) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    other = EAST if region == WEST else WEST
+    kms = kit.kms({other: refused_url()})
+    assert kms.decrypt_key(wrapped) == KEY
+    assert kms.decrypt_key_in(region, wrapped) == KEY
+    with pytest.raises(KMSError, match="EndpointConnectionError") as caught:
+        kms.decrypt_key_in(other, wrapped)
+    assert list(caught.value.failures) == [other]
+
+
+def test_without_a_preferred_region_the_next_one_wraps_and_the_loss_is_reported(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    kms = kit.kms({WEST: refused_url()})
+    with caplog.at_level(logging.WARNING):
+        wrapped = kms.encrypt_key(KEY)
+    assert kms.describe(wrapped) == [(EAST, kit.servers[EAST].arn)]
+    assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
+    assert "can't be opened there until it is re-wrapped" in caplog.text
+
+
+def test_a_second_region_that_fails_while_wrapping_is_reported_and_left_out(kit: Kit) -> None:
+    wrapped = kit.kms({EAST: refused_url()}).encrypt_key(KEY)
+    assert failed(kit) == [(EAST, "Encrypt")]
+    assert kit.kms().describe(wrapped) == [(WEST, kit.servers[WEST].arn)]
+    with pytest.raises(KMSError, match="not wrapped for this region"):
+        kit.kms().decrypt_key_in(EAST, wrapped)
+
+
+def test_all_regions_lost_gives_one_error_with_every_cause(kit: Kit) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    kms = kit.kms({WEST: refused_url(), EAST: refused_url()})
+    for work in (lambda: kms.encrypt_key(KEY), lambda: kms.decrypt_key(wrapped)):
+        with pytest.raises(KMSError) as caught:
+            work()
+        assert {region: type(cause).__name__ for region, cause in caught.value.failures.items()} == {
+            WEST: "EndpointConnectionError",
+            EAST: "EndpointConnectionError",
+        }
+
+
+FAULTS: dict[str, Any] = {
+    "server error": lambda: answering(500, b"{}"),
+    "throttled": lambda: failing_as("ThrottlingException"),
+    "access denied": lambda: failing_as("AccessDeniedException"),
+    "key disabled": lambda: failing_as("DisabledException"),
+    "key pending deletion": lambda: failing_as("KMSInvalidStateException"),
+    "wrong key": lambda: failing_as("IncorrectKeyException"),
+    "not JSON": lambda: answering(200, b"\xff\xfe garbage"),
+    "an answer without members": lambda: answering(200, b"{}"),
+    "a data key that is too short": lambda: answering(200, b'{"Plaintext":"AAAA","CiphertextBlob":"AAAA"}'),
+    "members of another type": lambda: answering(200, b'{"Plaintext":5,"CiphertextBlob":[]}'),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("region", [WEST, EAST])
+def test_reads_and_writes_go_on_while_one_region_works(kit: Kit, fault: str, region: str) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    with FAULTS[fault]() as server:
+        kms = kit.kms({region: server.url})
+        assert kms.decrypt_key(wrapped) == KEY
+        assert kit.kms().decrypt_key(kms.encrypt_key(KEY)) == KEY
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_with_the_fault_in_every_region_the_error_names_each(kit: Kit, fault: str) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    with FAULTS[fault]() as server:
+        kms = kit.kms({WEST: server.url, EAST: server.url})
+        for work in (lambda: kms.encrypt_key(KEY), lambda: kms.decrypt_key(wrapped)):
+            with pytest.raises(KMSError) as caught:
+                work()
+            assert set(caught.value.failures) == {WEST, EAST}
+
+
+def test_a_stalled_region_is_asked_once_and_then_last(kit: Kit) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    with stalled() as server:
+        kms = kit.kms({WEST: server.url}, read_timeout=0.2)
+        for _ in range(5):
+            assert kms.decrypt_key(wrapped) == KEY
+        assert server.requests == 1
+        kit.clock.now += 59.9
+        kms.decrypt_key(wrapped)
+        assert server.requests == 1
+        kit.clock.now += 0.1
+        kms.decrypt_key(wrapped)
+        kms.decrypt_key(wrapped)
+        assert server.requests == 2
+        assert kms.failing_regions() == {WEST}
+
+
+def test_a_stalled_region_costs_one_timeout_when_a_key_is_made(kit: Kit) -> None:
+    with stalled() as server:
+        kms = kit.kms({WEST: server.url}, read_timeout=0.2)
+        wrapped = kms.encrypt_key(KEY)
+        assert server.requests == 1
+    assert kms.describe(wrapped) == [(EAST, kit.servers[EAST].arn)]
+    assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_region_that_fails_is_asked_last_for_a_minute(kit: Kit, fault: str) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    with FAULTS[fault]() as server:
+        kms = kit.kms({WEST: server.url}, max_attempts=1)
+        for _ in range(3):
+            kms.decrypt_key(wrapped)
+        assert server.requests == 1
+        kit.clock.now += 60
+        for _ in range(3):
+            kms.decrypt_key(wrapped)
+        assert server.requests == 2
+        assert kms.failing_regions() == {WEST}
+
+
+def test_a_region_that_has_come_back_is_asked_first_again(kit: Kit) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    server = kit.servers[WEST]
+    kms = kit.kms(read_timeout=0.3)
+    server.pause()
+    try:
+        assert kms.decrypt_key(wrapped) == KEY
+    finally:
+        server.resume()
+    kit.clock.now += 60
+    assert kms.decrypt_key(wrapped) == KEY
+    assert kms.failing_regions() == frozenset()
+
+
+def test_what_fails_at_once_is_tried_again_and_what_times_out_is_not(kit: Kit) -> None:
+    with answering(500, b"{}") as broken, failing_as("AccessDeniedException") as denied, stalled() as silent:
+        for server, expected in ((broken, 3), (denied, 1), (silent, 1)):
+            kms = kit.kms({WEST: server.url, EAST: refused_url()}, max_attempts=3, read_timeout=0.2)
+            with pytest.raises(KMSError):
+                kms.encrypt_key(KEY)
+            assert server.requests == expected
+
+
+def test_timeouts_reach_the_client(kit: Kit) -> None:
+    config = kit.kms(connect_timeout=7, read_timeout=8)._client(WEST).meta.config
+    assert (config.connect_timeout, config.read_timeout) == (7, 8)
+    defaults = kit.kms()._client(WEST).meta.config
+    assert (defaults.connect_timeout, defaults.read_timeout) == (2, 3)
+
+
+def test_the_session_may_be_a_function(kit: Kit) -> None:
+    made = []
+
+    def make() -> boto3.Session:
+        made.append(boto3.Session(aws_access_key_id="a", aws_secret_access_key="b"))
+        return made[-1]
+
+    kms = kit.kms(session=make)
+    assert made == []
+    kms.decrypt_key(kms.encrypt_key(KEY))
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\xff",
+        b"{}",
+        b"[]",
+        b'{"encryptedKey":"AAAA","kmsKeks":[]}',
+        b'{"encryptedKey":"' + b"A" * 80 + b'","kmsKeks":[{"region":"r"}]}',
+        b'{"encryptedKey":"' + b"A" * 80 + b'","kmsKeks":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+)
+def test_what_the_aws_kms_did_not_make_is_refused(kit: Kit, garbage: bytes) -> None:
+    with pytest.raises(InvalidRecordError):
+        kit.kms().decrypt_key(garbage)
+
+
+def test_a_tampered_system_key_opens_in_no_region(kit: Kit) -> None:
+    document = json.loads(kit.kms().encrypt_key(KEY))
+    document["encryptedKey"] = "A" + document["encryptedKey"][1:] if document["encryptedKey"][0] != "A" else "B"
+    document["encryptedKey"] = document["encryptedKey"].ljust(80, "A")
+    with pytest.raises(KMSError) as caught:
+        kit.kms().decrypt_key(json.dumps(document).encode())
+    assert [type(cause).__name__ for cause in caught.value.failures.values()] == ["DecryptionError"] * 2
+
+
+def test_members_in_any_order_and_unknown_ones_are_read(kit: Kit) -> None:
+    document = json.loads(kit.kms().encrypt_key(KEY))
+    turned = {"new": 1, "kmsKeks": [dict(reversed(kek.items())) for kek in document["kmsKeks"][::-1]]}
+    turned["encryptedKey"] = document["encryptedKey"]
+    assert kit.kms().decrypt_key(json.dumps(turned).encode()) == KEY
+
+
+def test_the_configured_arn_decides_and_not_the_stored_one(kit: Kit) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    foreign = kit.kms(regions={region: server.create_key() for region, server in kit.servers.items()})
+    with pytest.raises(KMSError):
+        foreign.decrypt_key(wrapped)
+
+
+def test_nothing_secret_is_logged_at_debug(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "django_asherah"):
+        kms = kit.kms({EAST: refused_url()})
+        kms.decrypt_key(kms.encrypt_key(KEY))
+    for form in (KEY.hex(), repr(KEY), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="):
+        assert form not in caplog.text
+    assert repr(kms) == "<AwsKMS us-west-2, us-east-1>"
+
+
+def _unwrap_in_child(kms: AwsKMS, wrapped: bytes, parents_client: int, queue: Any) -> None:
+    queue.put((bytes(kms.decrypt_key(wrapped)), id(kms._client(WEST)) != parents_client))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_unwraps_with_clients_of_its_own(kit: Kit) -> None:
+    kms = kit.kms()
+    wrapped = kms.encrypt_key(KEY)
+    context: Any = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    client = kms._client(WEST)
+    with kms._lock:  # as if another thread held it at the fork
+        child = context.Process(target=_unwrap_in_child, args=(kms, wrapped, id(client), queue))
+        child.start()
+    assert queue.get() == (KEY, True)
+    child.join()
+    assert kms.decrypt_key(wrapped) == KEY
+
+
+class TestRewrap:
+    """A wrapped key is brought in line with the settings, and the key itself stays."""
+
+    def test_nothing_to_do_gives_the_same_bytes(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        assert kit.kms().rewrap(wrapped) == wrapped
+
+    def test_a_region_that_failed_at_creation_is_repaired(self, kit: Kit) -> None:
+        wrapped = kit.kms({EAST: refused_url()}).encrypt_key(KEY)
+        repaired = kit.kms().rewrap(wrapped)
+        assert kit.kms().decrypt_key_in(EAST, repaired) == KEY
+        assert kit.kms().decrypt_key_in(WEST, repaired) == KEY
+
+    def test_a_region_is_added_and_one_removed(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        with moto_region("eu-west-1") as third:
+            regions = {EAST: kit.servers[EAST].arn, "eu-west-1": third.arn}
+            urls = {EAST: kit.servers[EAST].url, "eu-west-1": third.url}
+            kms = kit.kms(regions=regions, preferred_region=EAST, endpoint_urls=urls)
+            moved = kms.rewrap(wrapped)
+            assert [region for region, _ in kms.describe(moved)] == [EAST, "eu-west-1"]
+            assert kms.decrypt_key_in("eu-west-1", moved) == KEY
+        before, after = decode_wrapped(wrapped), decode_wrapped(moved)
+        assert after.encrypted_key == before.encrypted_key
+        assert after.kms_keks[0] == before.kms_keks[1]
+
+    def test_a_replaced_arn_is_wrapped_anew(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        arns = {WEST: kit.servers[WEST].create_key(), EAST: kit.servers[EAST].arn}
+        kms = kit.kms(regions=arns)
+        moved = kms.rewrap(wrapped)
+        assert kms.describe(moved) == list(arns.items())
+        assert kms.decrypt_key_in(WEST, moved) == KEY
+
+    def test_every_arn_replaced_needs_an_old_one_to_be_named(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        old = {region: server.arn for region, server in kit.servers.items()}
+        kms = kit.kms(regions={region: server.create_key() for region, server in kit.servers.items()})
+        with pytest.raises(KMSError, match="no region could unwrap"):
+            kms.rewrap(wrapped)
+        moved = kms.rewrap(wrapped, old_arns=[old[EAST]])
+        assert kms.decrypt_key_in(WEST, moved) == kms.decrypt_key_in(EAST, moved) == KEY
+
+    def test_all_or_nothing_unless_missing_regions_are_allowed(self, kit: Kit) -> None:
+        wrapped = kit.kms({EAST: refused_url()}).encrypt_key(KEY)
+        kms = kit.kms({EAST: refused_url()})
+        with pytest.raises(KMSError, match="not every region") as caught:
+            kms.rewrap(wrapped)
+        assert list(caught.value.failures) == [EAST]
+        assert kms.rewrap(wrapped, allow_missing=True) == wrapped
+
+    def test_a_region_that_is_down_keeps_the_kek_it_has(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        kms = kit.kms({EAST: refused_url()})
+        assert kms.rewrap(wrapped, allow_missing=True) == wrapped
+
+    def test_a_damaged_kek_is_replaced(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        document = json.loads(wrapped)
+        document["kmsKeks"][1]["encryptedKek"] = document["kmsKeks"][0]["encryptedKek"]
+        repaired = kit.kms().rewrap(json.dumps(document).encode())
+        assert kit.kms().decrypt_key_in(EAST, repaired) == KEY
+
+
+class TestCheckRegion:
+    """What a master key's own region says of it."""
+
+    def test_an_enabled_key_passes_and_can_wrap(self, kit: Kit) -> None:
+        kit.kms().check_region(WEST)
+        kit.kms().check_wrap(WEST)
+
+    def test_a_disabled_key_does_not(self, kit: Kit) -> None:
+        server = kit.servers[WEST]
+        arn = server.create_key()
+        kms = kit.kms(regions={WEST: arn})
+        server.client.disable_key(KeyId=arn.rpartition("/")[2])
+        with pytest.raises(KMSError, match="KeyState 'Disabled' instead of 'Enabled'"):
+            kms.check_region(WEST)
+        # moto goes on encrypting with a disabled key; AWS answers as this server does.
+        with (
+            failing_as("DisabledException") as disabled,
+            pytest.raises(KMSError, match=r"can't wrap a key: .*Disabled"),
+        ):
+            kit.kms({WEST: disabled.url}).check_wrap(WEST)
+
+    def test_a_key_pending_deletion_does_not(self, kit: Kit) -> None:
+        server = kit.servers[WEST]
+        arn = server.create_key()
+        server.client.schedule_key_deletion(KeyId=arn.rpartition("/")[2], PendingWindowInDays=7)
+        with pytest.raises(KMSError, match="KeyState 'PendingDeletion'"):
+            kit.kms(regions={WEST: arn}).check_region(WEST)
+
+    def test_a_signing_key_does_not(self, kit: Kit) -> None:
+        made = kit.servers[WEST].client.create_key(KeyUsage="SIGN_VERIFY", KeySpec="ECC_NIST_P256")
+        arn = made["KeyMetadata"]["Arn"]
+        with pytest.raises(KMSError, match="KeyUsage 'SIGN_VERIFY' instead of 'ENCRYPT_DECRYPT'"):
+            kit.kms(regions={WEST: arn}).check_region(WEST)
+
+    def test_a_region_out_of_reach_does_not(self, kit: Kit) -> None:
+        with pytest.raises(KMSError, match="could not be asked"):
+            kit.kms({WEST: refused_url()}).check_region(WEST)
+
+
+def test_no_credentials_are_taken_from_anywhere_but_the_session(kit: Kit) -> None:
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("HOME", "/nonexistent")
+        with pytest.raises(KMSError) as caught:
+            kit.kms(session=None).encrypt_key(KEY)
+    assert {type(cause).__name__ for cause in caught.value.failures.values()} == {"NoCredentialsError"}
+
+
+def test_how_each_region_answered_last_is_remembered(kit: Kit) -> None:
+    wrapped = kit.kms().encrypt_key(KEY)
+    with failing_as("AccessDeniedException") as server:
+        kms = kit.kms({WEST: server.url})
+        assert kms.last_answers() == {}
+        kms.decrypt_key(wrapped)
+        kit.clock.now += 5
+        assert kms.last_answers() == {WEST: LastAnswer(ok=False, age=5), EAST: LastAnswer(ok=True, age=5)}
+        kit.clock.now += 5
+        kms.decrypt_key_in(EAST, wrapped)
+    assert kms.last_answers() == {WEST: LastAnswer(ok=False, age=10), EAST: LastAnswer(ok=True, age=0)}

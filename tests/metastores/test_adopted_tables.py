@@ -1,0 +1,103 @@
+"""The metastore runs on a table that an official SDK's DDL made: no ``row_id``, other column types."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from django_asherah.envelope.records import KeyMeta, encode_key
+from django_asherah.metastores.database import DatabaseMetastore
+from tests.databases import VENDOR, execute, record
+
+TODAY = 1_795_478_400  # 2026-11-24T00:00:00Z
+DDL = """
+    CREATE TABLE encryption_key (
+        id VARCHAR(255) {collation} NOT NULL,
+        created {created} NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        key_record {key_record} NOT NULL,
+        PRIMARY KEY (id, created)
+    )"""
+COLLATION = {"mysql": "COLLATE utf8mb4_bin"}.get(VENDOR, "")
+COLUMNS = {
+    "sqlite": [("TIMESTAMP", "TEXT"), ("TIMESTAMP", "BLOB")],
+    "postgresql": [
+        ("timestamptz", "jsonb"),
+        ("timestamptz", "json"),
+        ("timestamptz", "text"),
+        ("timestamptz(0)", "text"),
+        ("timestamp", "text"),
+        ("timestamp", "json"),
+    ],
+    "mysql": [("TIMESTAMP", "TEXT"), ("TIMESTAMP", "JSON"), ("DATETIME", "LONGTEXT"), ("DATETIME(6)", "MEDIUMTEXT")],
+}[VENDOR]
+ZONES = {
+    "sqlite": [],
+    "postgresql": ["SET TIME ZONE 'Asia/Kolkata'", "SET TIME ZONE 'America/New_York'"],
+    "mysql": ["SET time_zone = '+05:30'"],
+}[VENDOR]
+
+
+@pytest.fixture(params=COLUMNS, ids="-".join)
+def adopted(request: pytest.FixtureRequest, empty_alias: str) -> str:
+    created, key_record = request.param
+    execute(empty_alias, DDL.format(created=created, key_record=key_record, collation=COLLATION))
+    execute(empty_alias, "CREATE INDEX encryption_key_created ON encryption_key (created)")
+    return empty_alias
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_the_contract_holds(adopted: str, atomic: bool) -> None:
+    metastore = DatabaseMetastore(adopted)
+    older, newer = record(TODAY, 1, "_SK_s_p"), record(TODAY + 60, 2, "_SK_s_p", revoked=True)
+
+    with transaction.atomic(using=adopted) if atomic else transaction.mark_for_rollback_on_error(adopted):
+        assert metastore.load_latest("_IK_a_s_p") is None
+        assert metastore.store("_IK_a_s_p", newer) is True
+        assert metastore.store("_IK_a_s_p", older) is True
+        assert metastore.store("_IK_a_s_p", record(TODAY, 3)) is False
+        assert metastore.store("_IK_A_s_p", older) is True
+        assert metastore.load(KeyMeta("_IK_a_s_p", TODAY)) == older
+        assert metastore.load_latest("_IK_a_s_p") == newer
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_we_meet_the_rows_of_sdks_whose_session_is_in_another_zone(adopted: str, zone: str) -> None:
+    """The SDKs send UTC wall-clock literals; with a TIMESTAMP column both sides see one session zone."""
+    execute(adopted, zone)
+    statement = "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)"
+    offset = "+00" if VENDOR == "postgresql" else ""
+    execute(adopted, statement, ["_SK_s_p", f"2026-11-24 00:00:00{offset}", encode_key(record(TODAY, 1))])
+
+    assert DatabaseMetastore(adopted).load(KeyMeta("_SK_s_p", TODAY)) == record(TODAY, 1)
+    assert DatabaseMetastore(adopted).load_latest("_SK_s_p") == record(TODAY, 1)
+
+
+def test_records_of_every_sdks_handwriting_are_read(adopted: str) -> None:
+    """Members in any order, white space, ``Revoked`` false and null, members that nobody knows."""
+    metastore = DatabaseMetastore(adopted)
+    plain = json.loads(encode_key(record(TODAY, 1, "_SK_s_p")))
+    extras: list[dict[str, Any]] = [{"Revoked": False}, {"Revoked": None}, {"ID": "_IK_a_s_p", "Version": {"a": [1]}}]
+    for number, extra in enumerate(extras):
+        text = json.dumps(dict(reversed({**extra, **plain}.items())), indent=2)
+        execute(
+            adopted,
+            "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)",
+            [f"_IK_{number}_s_p", "2026-11-24 00:00:00", text],
+        )
+        assert metastore.load_latest(f"_IK_{number}_s_p") == record(TODAY, 1, "_SK_s_p")
+
+
+def test_the_extra_row_of_the_rust_core_disturbs_nothing(adopted: str) -> None:
+    guard = "__asherah_internal_config_drift_guard_v1__:AAAA"
+    execute(
+        adopted,
+        "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)",
+        [guard, "2000-01-01 00:00:00", '{"Created":946684800,"Key":"e30="}'],
+    )
+    metastore = DatabaseMetastore(adopted)
+
+    assert metastore.store("_SK_s_p", record(TODAY)) is True
+    assert metastore.load_latest("_SK_s_p") == record(TODAY)

@@ -1,0 +1,270 @@
+"""The metastore in DynamoDB, against moto's over HTTP."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from pytest_django import Settings
+
+from django_asherah import manager
+from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.session import SessionFactory
+from django_asherah.exceptions import InvalidRecordError, MetastoreError
+from django_asherah.kms.static import StaticKMS
+from django_asherah.metastores.dynamodb import DynamoDBMetastore
+from tests.databases import as_asherah, record
+from tests.interop.peers import STATIC_KEY, Peer
+from tests.moto_servers import ACCESS, MotoRegion, moto_region, refused_url
+
+REGION = "us-west-2"
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[MotoRegion]:
+    with moto_region(REGION) as server:
+        yield server
+
+
+@pytest.fixture
+def client(moto: MotoRegion) -> Iterator[Any]:
+    client = moto.make_client("dynamodb")
+    client.create_table(
+        TableName="EncryptionKey",
+        KeySchema=[{"AttributeName": "Id", "KeyType": "HASH"}, {"AttributeName": "Created", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "Id", "AttributeType": "S"},
+            {"AttributeName": "Created", "AttributeType": "N"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    yield client
+    client.delete_table(TableName="EncryptionKey")
+
+
+def make(moto: MotoRegion, **options: Any) -> DynamoDBMetastore:
+    session: Any = boto3.Session
+    return DynamoDBMetastore(**{"region": REGION, "endpoint_url": moto.url, "session": session(**ACCESS), **options})
+
+
+@pytest.fixture
+def metastore(moto: MotoRegion, client: Any) -> DynamoDBMetastore:
+    return make(moto)
+
+
+def test_what_is_stored_is_loaded_and_the_first_one_stands(metastore: DynamoDBMetastore) -> None:
+    first, second = record(60, 1, parent="_SK_s_p"), record(60, 2, parent="_SK_s_p")
+    assert metastore.load(KeyMeta("_IK_p_s_p", 60)) is None
+    assert metastore.load_latest("_IK_p_s_p") is None
+    assert metastore.store("_IK_p_s_p", first) is True
+    assert metastore.store("_IK_p_s_p", second) is False
+    assert metastore.load(KeyMeta("_IK_p_s_p", 60)) == first
+    assert metastore.is_lasting(KeyMeta("_IK_p_s_p", 60), first)
+
+
+def test_the_latest_is_the_one_created_last(metastore: DynamoDBMetastore) -> None:
+    for created in (120, 60, 1_800_000_000, 180):
+        metastore.store("_SK_s_p", record(created))
+    metastore.store("_SK_s_p2", record(2_000_000_000))
+    latest = metastore.load_latest("_SK_s_p")
+    assert latest is not None
+    assert latest.created == 1_800_000_000
+
+
+class _Stingy:
+    """A client that reads no more than three keys at a time, as DynamoDB does with large items."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.calls: list[int] = []
+
+    def client(self, *names: Any, **options: Any) -> Any:
+        """Stand in for the session, too."""
+        return self
+
+    def batch_get_item(self, RequestItems: Any) -> Any:
+        ((table, request),) = RequestItems.items()
+        keys = request["Keys"]
+        self.calls.append(len(keys))
+        answer = self._client.batch_get_item(RequestItems={table: {**request, "Keys": keys[:3]}})
+        answer["UnprocessedKeys"] = {table: {**request, "Keys": keys[3:]}} if keys[3:] else {}
+        return answer
+
+
+def test_many_are_loaded_with_one_call_for_each_hundred(metastore: DynamoDBMetastore) -> None:
+    stored = {KeyMeta(f"_IK_{n}_s_p", 60): record(60, n, parent="_SK_s_p") for n in range(120)}
+    for meta, each in stored.items():
+        metastore.store(meta.key_id, each)
+    others = [KeyMeta("_IK_0_s_p", 120), KeyMeta("_IK_none_s_p", 60)]
+
+    assert metastore.load_many([*others, *stored, *others]) == stored
+    assert metastore.load_many(others) == {}
+    assert metastore.load_many([]) == {}
+
+
+def test_what_one_answer_has_no_room_for_is_asked_for_again(
+    metastore: DynamoDBMetastore, moto: MotoRegion, client: Any
+) -> None:
+    metas = [KeyMeta(f"_IK_{n}_s_p", 60) for n in range(8)]
+    for meta in metas:
+        metastore.store(meta.key_id, record(60))
+    stingy = _Stingy(client)
+
+    assert make(moto, session=stingy).load_many(metas) == dict.fromkeys(metas, record(60))
+    assert stingy.calls == [8, 5, 2]
+
+
+def test_of_many_a_broken_item_is_left_out(metastore: DynamoDBMetastore, client: Any) -> None:
+    good, bad = KeyMeta("_IK_a_s_p", 60), KeyMeta("_IK_b_s_p", 60)
+    metastore.store(good.key_id, record(60))
+    client.put_item(TableName="EncryptionKey", Item={"Id": {"S": bad.key_id}, "Created": {"N": "60"}})
+
+    assert metastore.load_many([bad, good]) == {good: record(60)}
+
+
+def test_the_item_has_the_layout_of_the_sdks(metastore: DynamoDBMetastore, client: Any) -> None:
+    metastore.store("_IK_p_s_p", record(60, 7, parent="_SK_s_p", revoked=True))
+    metastore.store("_SK_s_p", record(60, 8))
+    key = {"Id": {"S": "_IK_p_s_p"}, "Created": {"N": "60"}}
+    assert client.get_item(TableName="EncryptionKey", Key=key)["Item"] == {
+        **key,
+        "KeyRecord": {
+            "M": {
+                "Revoked": {"BOOL": True},
+                "Created": {"N": "60"},
+                "Key": {"S": "BwcH" * 20},
+                "ParentKeyMeta": {"M": {"KeyId": {"S": "_SK_s_p"}, "Created": {"N": "60"}}},
+            }
+        },
+    }
+    system = client.get_item(TableName="EncryptionKey", Key={"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}})["Item"]
+    assert set(system["KeyRecord"]["M"]) == {"Created", "Key"}
+
+
+@pytest.mark.parametrize(
+    "key_record",
+    [
+        None,
+        {"S": "x"},
+        {"M": {}},
+        {"M": {"Created": {"N": "60"}}},
+        {"M": {"Created": {"N": "6.5"}, "Key": {"S": "A" * 80}}},
+        {"M": {"Created": {"N": "60"}, "Key": {"S": "not base64"}}},
+        {"M": {"Created": {"N": "60"}, "Key": {"S": "AAAA"}}},
+        {"M": {"Created": {"S": "60"}, "Key": {"S": "A" * 80}}},
+    ],
+)
+def test_what_is_no_key_record_is_refused_by_name(metastore: DynamoDBMetastore, client: Any, key_record: Any) -> None:
+    item = {"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}} | ({"KeyRecord": key_record} if key_record else {})
+    client.put_item(TableName="EncryptionKey", Item=item)
+    for load in (lambda: metastore.load(KeyMeta("_SK_s_p", 60)), lambda: metastore.load_latest("_SK_s_p")):
+        with pytest.raises(InvalidRecordError, match="key _SK_s_p"):
+            load()
+
+
+def test_revoked_false_and_null_mean_the_same_as_missing(metastore: DynamoDBMetastore, client: Any) -> None:
+    for created, revoked in ((60, {"BOOL": False}), (120, {"NULL": True})):
+        members = {"Created": {"N": str(created)}, "Key": {"S": "A" * 80}, "Revoked": revoked}
+        item = {"Id": {"S": "_SK_s_p"}, "Created": {"N": str(created)}, "KeyRecord": {"M": members}}
+        client.put_item(TableName="EncryptionKey", Item=item)
+        loaded = metastore.load(KeyMeta("_SK_s_p", created))
+        assert loaded is not None
+        assert loaded.revoked is False
+
+
+def test_a_failing_table_is_an_error_and_never_a_duplicate(moto: MotoRegion, client: Any) -> None:
+    for metastore in (make(moto, table_name="Nobody"), make(moto, endpoint_url=refused_url())):
+        for work in (
+            lambda store=metastore: store.store("_SK_s_p", record(60)),
+            lambda store=metastore: store.load(KeyMeta("_SK_s_p", 60)),
+            lambda store=metastore: store.load_latest("_SK_s_p"),
+            lambda store=metastore: store.load_many([KeyMeta("_SK_s_p", 60)]),
+        ):
+            with pytest.raises(MetastoreError, match="the DynamoDB table '"):
+                work()
+
+
+def test_the_setting_chooses_it(moto: MotoRegion, client: Any, settings: Settings) -> None:
+    session: Any = boto3.Session
+    options = {"region": REGION, "endpoint_url": moto.url, "session": session(**ACCESS)}
+    settings.ASHERAH = as_asherah(METASTORE="dynamodb", METASTORE_OPTIONS=options)
+    text = manager.get_session("p").encrypt(b"x")
+    manager.reset()
+    assert manager.get_session("p").decrypt(text) == b"x"
+    assert client.scan(TableName="EncryptionKey")["Count"] == 2
+
+
+def _store_in_child(metastore: DynamoDBMetastore, queue: Any) -> None:
+    queue.put(metastore.store("_SK_s_p", record(120)))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_a_client_of_its_own(metastore: DynamoDBMetastore) -> None:
+    metastore.store("_SK_s_p", record(60))
+    context: Any = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    with metastore._lock:
+        child = context.Process(target=_store_in_child, args=(metastore, queue))
+        child.start()
+    assert queue.get() is True
+    child.join()
+
+
+VECTORS = Path(__file__).parent.parent / "vectors" / "official_sdk_vectors.json"
+
+
+def test_items_that_the_official_sdk_wrote_are_read(metastore: DynamoDBMetastore, client: Any) -> None:
+    (vector,) = [v for v in json.loads(VECTORS.read_text(encoding="utf-8")) if v["metastore"] == "dynamodb"]
+    for row in vector["key_rows"]:
+        client.put_item(TableName="EncryptionKey", Item=row["dynamodb_item"])
+    kms = StaticKMS(bytes.fromhex(vector["static_key_hex"]))
+    factory = SessionFactory(vector["service"], vector["product"], metastore, kms)
+    assert vector["records"]
+    for item in vector["records"]:
+        assert len(factory.get_session(item["partition"]).decrypt(item["drr"])) == item["plaintext_len"]
+
+
+@pytest.mark.parametrize("suffix", ["", REGION])
+def test_the_rust_core_shares_the_table(
+    moto: MotoRegion, metastore: DynamoDBMetastore, client: Any, suffix: str, start: Callable[..., Peer]
+) -> None:
+    config = {
+        "ServiceName": "suite",
+        "ProductID": "tests",
+        "Metastore": "dynamodb",
+        "DynamoDBEndpoint": moto.url,
+        "DynamoDBRegion": REGION,
+        "DynamoDBTableName": "EncryptionKey",
+        "EnableRegionSuffix": bool(suffix),
+        "KMS": "static",
+        "StaticMasterKeyHex": STATIC_KEY.hex(),
+        "ConfigDriftForceRun": True,
+    }
+    environment = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
+    peer = start("rust", config, AWS_ENDPOINT_URL=moto.url, **environment)
+    factory = SessionFactory("suite", "tests", metastore, StaticKMS(STATIC_KEY), key_suffix=suffix)
+    text = peer.encrypt("p", b"theirs")
+    assert factory.get_session("p").decrypt(text) == b"theirs"
+    assert peer.decrypt("p", factory.get_session("p").encrypt(b"ours")) == b"ours"
+    assert peer.decrypt("q", factory.get_session("q").encrypt(b"ours first")) == b"ours first"
+    assert (f"_IK_p_suite_tests{'_' if suffix else ''}{suffix}" in text) is True
+
+
+def test_a_suffix_is_matched_exactly(metastore: DynamoDBMetastore) -> None:
+    from django_asherah.exceptions import PartitionMismatchError
+
+    kms = StaticKMS(STATIC_KEY)
+    factories = [SessionFactory("s", "p", metastore, kms, key_suffix=suffix) for suffix in ("", "eu", "eu-west")]
+    for writer in factories:
+        text = writer.get_session("t").encrypt(b"x")
+        for reader in factories:
+            if reader is writer:
+                assert reader.get_session("t").decrypt(text) == b"x"
+            else:
+                with pytest.raises(PartitionMismatchError):
+                    reader.get_session("t").decrypt(text)

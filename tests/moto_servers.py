@@ -1,0 +1,181 @@
+"""KMS regions on loopback: a real moto server over HTTP for each, and servers that misbehave.
+
+with moto_region("us-west-2") as server:
+    server.url, server.arn
+    server.kill()          # connections are refused from now on
+    server.pause()         # accepts, and never answers; server.resume() ends it
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+ACCESS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+
+
+class MotoRegion:
+    """One region's KMS: a moto server process with one master key."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._wait_until_it_listens()
+        self.client = self.make_client("kms")
+        self.arn: str = self.create_key()
+
+    def make_client(self, service: str) -> Any:
+        """Return a boto3 client of this server."""
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=30)
+        client: Any = boto3.client  # its stubs want the service's name to be a literal
+        return client(service, region_name=self.region, endpoint_url=self.url, config=config, **ACCESS)
+
+    def create_key(self) -> str:
+        """Make another master key here; return its ARN."""
+        return create_key(self.client)
+
+    def kill(self) -> None:
+        """Let every connection be refused, for good."""
+        self.resume()
+        self._process.kill()
+        self._process.wait()
+
+    def pause(self) -> None:
+        """Let connections be accepted and never answered."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Answer again."""
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+    def _wait_until_it_listens(self) -> None:
+        while self._process.poll() is None:
+            with socket.socket() as probe:
+                probe.settimeout(0.05)
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            try:
+                self._process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+        raise RuntimeError(f"the moto server for {self.region} did not start")
+
+
+def create_key(client: Any) -> str:
+    """Make a master key, with what moto would leave open and AWS never does; return its ARN."""
+    made = client.create_key(KeyUsage="ENCRYPT_DECRYPT", KeySpec="SYMMETRIC_DEFAULT")
+    return str(made["KeyMetadata"]["Arn"])
+
+
+@contextmanager
+def moto_region(region: str) -> Iterator[MotoRegion]:
+    """Run one region's KMS for the length of the block."""
+    server = MotoRegion(region)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def free_port() -> int:
+    """Return a port where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def refused_url() -> str:
+    """Return a URL where nothing listens."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+class FaultServer:
+    """Counts the requests it gets and gives every one the same answer."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.requests = 0
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[FaultServer]:
+    """Run a server that answers every request with ``status`` and ``body``."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            fault.requests += 1
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        fault = FaultServer(f"http://127.0.0.1:{server.server_port}")
+        with _serving(server):
+            yield fault
+
+
+def failing_as(code: str, status: int = 400) -> Any:
+    """Run a server that answers with a KMS error, for example ``AccessDeniedException``."""
+    return answering(status, b'{"__type": "%s", "message": "so it is"}' % code.encode())
+
+
+@contextmanager
+def stalled() -> Iterator[FaultServer]:
+    """Run a server that accepts connections and never answers."""
+    released = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            fault.requests += 1
+            released.wait()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        fault = FaultServer(f"http://127.0.0.1:{server.server_address[1]}")
+        with _serving(server, released.set):
+            yield fault
+
+
+@contextmanager
+def _serving(server: socketserver.BaseServer, before_end: Callable[[], None] = lambda: None) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        before_end()
+        server.shutdown()
+        thread.join()
+
+
+def session() -> boto3.Session:
+    """Return a session with credentials that moto takes."""
+    return boto3.Session(**ACCESS)

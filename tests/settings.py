@@ -1,0 +1,61 @@
+"""Settings of the test suite. ``DATABASE_URL`` chooses the database; SQLite in memory when it is not set."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+
+import environ
+
+env = environ.Env()
+
+SECRET_KEY = "only for tests"
+USE_TZ = True
+DEBUG = False
+DATABASES = {
+    "default": env.db("DATABASE_URL", default="sqlite://:memory:"),
+    # A second database, so that data and keys can be apart.
+    "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_asherah",
+    "tests.testapp",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
+ASHERAH = {
+    "SERVICE": "suite",
+    "PRODUCT": "tests",
+    "KMS": "static",
+    "KMS_OPTIONS": {"key": "5a" * 32},
+}
+
+# The keys of the libraries that tests/other_libraries leaves: the one in use, and an older one where there may be two.
+CRYPTOGRAPHY_KEY = "in use"
+FERNET_KEYS = ["in use", "older"]
+FIELD_ENCRYPTION_KEY = [urlsafe_b64encode(name.ljust(32)).decode() for name in (b"in use", b"older")]
+SALT_KEY = ["in use", "older"]

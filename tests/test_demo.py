@@ -1,0 +1,37 @@
+"""The README's commands, as a new user would run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(script: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    command = [sys.executable, str(ROOT / "scripts" / script)]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+def test_the_demo_shows_both_sides_and_the_keys() -> None:
+    shown = run("demo.py")
+    assert "Saved 12 patients." in shown
+    assert 'ssn: {"Key":{"Created":' in shown
+    assert "ssn: 900-20-3887" in shown
+    assert "system key        _SK_clinic_records" in shown
+    assert "intermediate key _IK_default_clinic_records" in shown
+    assert "Read 12 patients: every value is what was saved." in shown
+
+
+@pytest.mark.slow
+def test_the_aws_demo_reads_everything_without_the_preferred_region() -> None:
+    shown = run("demo_aws.py")
+    before, killing, after = shown.partition("Killing the preferred region, us-west-2")
+    assert killing
+    assert "Read 12 patients: every value is what was saved." in before
+    assert "Read 12 patients: every value is what was saved." in after

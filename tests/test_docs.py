@@ -1,0 +1,292 @@
+"""The documentation tells the truth: its code runs, its commands exist, and nothing public is left out.
+
+In ``docs/`` and the README, every Python block is run. Those that follow a line ``% run`` are run here, a page's blocks
+in order and in one namespace, and with them the lines that begin with ``%`` right before or after, which the built page
+does not show. The others are run by the tests that ``RUN_BY`` names. Of every line that calls ``manage.py``, the
+command exists and takes those arguments.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import BaseCommand, get_commands, load_command_class
+from django.db import connection, models
+from django.dispatch import Signal
+from django.test.utils import isolate_apps
+from pytest_django import Settings
+
+from django_asherah import conf, exceptions, fields, health, operations, signals
+from django_asherah.envelope import interfaces
+from django_asherah.kms import aws
+from django_asherah.storage import EncryptedStorage
+from tests.databases import ROOT, as_asherah
+
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts)]
+FENCE = re.compile(
+    r"^(?:(?P<run> *% run\n)(?P<before>(?: *% [^\n]*\n)*))?(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^ *```"
+    r"(?P<after>(?:\n *% [^\n]*)*)$",
+    re.DOTALL | re.MULTILINE,
+)
+RUN_BY = {
+    "README.md": "tests/test_wheel.py",
+    "docs/how-to/migrate-from-another-library.md": "tests/other_libraries",
+    "docs/how-to/test-your-app.md": "tests/test_testing.py",
+    "docs/how-to/use-with-other-packages.md": "tests/ecosystem/suite/test_page.py",
+    "docs/reference/engine.md": "tests/test_docs.py",
+    "docs/reference/settings.md": "tests/test_docs.py",
+    "docs/tutorial/encrypted-patients.md": "tests/test_tutorial.py",
+}
+"""Pages with blocks that are not marked, and what runs these."""
+
+FOREIGN_COMMANDS = {"demo_save", "demo_show"}  # Of testproject, which the tutorial's own test runs.
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, *languages: str) -> Iterator[tuple[int, str, bool]]:
+    """Yield the line, the code and whether it is to be run, of a page's blocks in one of ``languages``."""
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        if match["language"] in languages:
+            indent = len(match["indent"])
+            code = "".join(line[indent:] for line in match["code"].splitlines(keepends=True))
+            before, after = unseen(match["before"] or ""), unseen(match["after"])
+            line = text.count("\n", 0, match.start("code")) + 1
+            if before or after:
+                line, code = line - 1 - before.count("\n"), f"{before}\n{code}{after}"
+            yield line, code, bool(match["run"])
+
+
+def unseen(lines: str) -> str:
+    return re.sub("^ *% ", "", lines, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def models_of_the_pages(transactional_db: None) -> Iterator[dict[str, Any]]:
+    """The models that pages speak of as their reader's own, with their tables."""
+    with isolate_apps("tests.testapp"):
+
+        class Patient(models.Model):
+            name = models.CharField(max_length=200)
+            ssn = fields.EncryptedTextField(null=True)
+            record = fields.EncryptedJSONField(null=True)
+
+            class Meta:
+                app_label = "testapp"
+
+        class Visit(models.Model):
+            patient = models.ForeignKey(Patient, models.CASCADE)
+            remark = fields.EncryptedTextField(null=True)
+
+            class Meta:
+                app_label = "testapp"
+                db_table = "testapp_visit_of_the_pages"
+
+        with connection.schema_editor() as editor:
+            editor.create_model(Patient)
+            editor.create_model(Visit)
+        yield {"Patient": Patient, "Visit": Visit}
+        with connection.schema_editor() as editor:
+            editor.delete_model(Visit)
+            editor.delete_model(Patient)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_compiles(page: Path) -> None:
+    for line, code, _ in blocks(page, "python"):
+        compile("\n" * (line - 1) + code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "% run\n" in page.read_text()], ids=name_of)
+def test_python_that_is_marked_runs(page: Path, settings: Settings, models_of_the_pages: dict[str, Any]) -> None:
+    settings.ASHERAH = as_asherah(METASTORE="memory")
+    namespace: dict[str, Any] = {"__name__": "tests.testapp.docs", "settings": settings, **models_of_the_pages}
+    for line, code, run in blocks(page, "python"):
+        if run:
+            exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
+
+
+def test_python_that_is_not_marked_is_run_by_another_test() -> None:
+    pages = {name_of(page) for page in PAGES if not all(run for _, _, run in blocks(page, "python"))}
+    assert pages == RUN_BY.keys()
+    assert [test for test in RUN_BY.values() if not (ROOT / test).exists()] == []
+
+
+def command_lines(page: Path) -> Iterator[tuple[str, list[str]]]:
+    for _, code, _ in blocks(page, "console", "shell", "sh", "bash", "text", "crontab"):
+        for line in code.replace("\\\n", " ").splitlines():
+            _, found, call = line.partition("manage.py ")
+            if found:
+                words = shlex.split(call, comments=True)
+                ends = [place for place, word in enumerate(words) if word in ("&&", "||", "|", ";", ">", ">>", "2>&1")]
+                yield line, words[: ends[0]] if ends else words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_exist_and_take_what_is_shown(page: Path) -> None:
+    for line, (name, *arguments) in command_lines(page):
+        if name in FOREIGN_COMMANDS:
+            continue
+        command = load_command_class(get_commands()[name], name)
+        try:
+            command.create_parser("manage.py", name).parse_args(arguments)
+        except SystemExit:
+            pytest.fail(f"manage.py takes no such arguments: {line}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_json_is_json(page: Path) -> None:
+    for _, code, _ in blocks(page, "json"):
+        json.loads(code)
+
+
+def test_the_policies_allow_the_application_exactly_the_kms_actions_that_it_calls() -> None:
+    key_policy, role_policy, _ = [json.loads(code) for _, code, _ in blocks(DOCS / "how-to" / "set-up-aws.md", "json")]
+    (uses,) = [statement for statement in key_policy["Statement"] if statement["Sid"] == "ApplicationUses"]
+    (role,) = role_policy["Statement"]
+    assert uses["Action"] == role["Action"] == sorted(f"kms:{operation}" for operation in aws._METHODS)
+
+
+def terms(*pages: str | Path) -> set[str]:
+    """Return everything that the pages of the reference set in code, without its quotes and arguments."""
+    found: set[str] = set()
+    for page in pages:
+        text = (REFERENCE / page).read_text(encoding="utf-8")
+        found |= {term.strip("\"'") for term in re.findall(r"`+([^`\n]+)`+", text)}
+    return found
+
+
+def test_every_setting_and_option_is_documented() -> None:
+    names = {*conf.SETTING_NAMES, *conf.AWS_OPTIONS, *conf.STATIC_OPTIONS, *conf.DYNAMODB_OPTIONS}
+    assert names | {*conf.KMS_NAMES, *conf.METASTORE_NAMES} <= terms("settings.md")
+
+
+def test_the_settings_page_shows_the_defaults_as_they_are() -> None:
+    (_, code, _) = next(blocks(REFERENCE / "settings.md", "python"))
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    shown = namespace["ASHERAH"]
+    assert shown.keys() == set(conf.SETTING_NAMES)
+    for name in ("SERVICE", "PRODUCT", "REGIONS", "PREFERRED_REGION"):
+        del shown[name]
+    defaults = conf.Settings(service="x", product="x")
+    assert shown == {name: getattr(defaults, name.lower()) for name in shown}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if 'ASHERAH = {\n    "SERVICE"' in page.read_text()], ids=name_of
+)
+def test_the_settings_that_are_shown_are_right(page: Path, settings: Settings) -> None:
+    for code in [code for _, code, _ in blocks(page, "python") if "ASHERAH = {" in code]:
+        namespace: dict[str, Any] = {}
+        exec(code, namespace)
+        settings.ASHERAH = namespace["ASHERAH"]
+        assert list(conf.find_problems()) == []
+
+
+def test_the_protocols_are_shown_as_the_engine_has_them() -> None:
+    shown: dict[str, Any] = {}
+    for _, code, run in blocks(REFERENCE / "engine.md", "python"):
+        if not run:
+            exec(code, vars(interfaces).copy(), shown)
+    assert shown.keys() == {"KeyManagementService", "Metastore"}
+    for name, protocol in shown.items():
+        assert signatures(protocol) == signatures(getattr(interfaces, name))
+
+
+def signatures(protocol: type) -> dict[str, str]:
+    """Return the signature of each method, with types as they are written."""
+    methods = {name: member for name, member in vars(protocol).items() if inspect.isfunction(member)}
+    return {
+        name: str(inspect.signature(method, eval_str=True))
+        for name, method in methods.items()
+        if not name.startswith("_")
+    }
+
+
+def test_every_argument_of_the_storage_is_documented() -> None:
+    arguments = set(inspect.signature(EncryptedStorage.__init__).parameters) - {"self"}
+    assert arguments <= terms("../how-to/encrypt-files.md")
+
+
+def test_every_migration_operation_is_documented() -> None:
+    names = {
+        name
+        for name, member in vars(operations).items()
+        if inspect.isclass(member) and member.__module__ == operations.__name__ and not name.startswith("_")
+    }
+    assert names == {"EncryptField", "DecryptField", "AlterRecordFormat"}
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_every_signal_is_documented() -> None:
+    assert {name for name, member in vars(signals).items() if isinstance(member, Signal)} <= terms("signals.md")
+
+
+def subclasses(base: type) -> Iterator[type]:
+    yield base
+    for child in base.__subclasses__():
+        yield from subclasses(child)
+
+
+def test_every_exception_is_documented() -> None:
+    ours = {error.__name__ for error in subclasses(exceptions.AsherahError) if error.__module__ == exceptions.__name__}
+    assert ours <= terms("exceptions.md")
+
+
+def test_every_metric_and_its_attributes_are_documented() -> None:
+    source = (ROOT / "django_asherah" / "otel.py").read_text(encoding="utf-8")
+    names = set(re.findall(r"django_asherah\.[a-z_]+(?:\.[a-z_]+)?(?=\",)", source)) - {"django_asherah.envelope"}
+    assert names == {"django_asherah.kms.duration", "django_asherah.operations", "django_asherah.key_cache.lookups"}
+    attributes = {"cloud.region", "operation", "outcome", "error.type", "level"}
+    for page in (REFERENCE / "observability.md", DOCS / "how-to" / "monitor.md"):
+        assert names | attributes <= terms(page)
+
+
+def test_health_is_documented() -> None:
+    assert {*(field.name for field in dataclasses.fields(health.Health)), "ok"} <= terms("observability.md")
+
+
+def test_every_check_is_documented() -> None:
+    source = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "django_asherah").rglob("*.py"))
+    ids = set(re.findall(r"asherah\.[EW]\d{3}", source))
+    ids |= {f"asherah.{id}" for id in re.findall(r"\"([EW]\d{3})\"", source)}
+    assert len(ids) >= 40
+    assert ids <= terms("checks.md")
+
+
+def test_every_field_and_its_options_are_documented() -> None:
+    options = set(inspect.signature(fields.EncryptedFieldMixin.__init__).parameters) - {"self", "args", "kwargs"}
+    assert {*fields.__all__, *options} <= terms("fields.md")
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    for name, app in get_commands().items():
+        if app == "django_asherah":
+            yield name, load_command_class(app, name).create_parser("manage.py", name)
+
+
+def test_every_command_and_each_of_its_options_are_documented() -> None:
+    text = (REFERENCE / "commands.md").read_text(encoding="utf-8")
+    of_django = set(BaseCommand().create_parser("manage.py", "x")._option_string_actions)
+    shared, *sections = re.split(r"^## `(asherah_\w+)`$", text, flags=re.MULTILINE)
+    documented = dict(zip(sections[::2], sections[1::2], strict=True))
+    for name, parser in commands():
+        options = set(parser._option_string_actions) - of_django
+        missing = {option for option in options if not re.search(rf"`{option}(?![\w-])", documented[name] + shared)}
+        assert not missing, f"{name}: {missing}"
