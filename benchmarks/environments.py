@@ -1,0 +1,50 @@
+"""The environments: ours is the project's own; each peer gets one of its own, so that no dependency is shared.
+
+hyperscale-crypto 0.3.0 is not among them: it needs Python 3.14.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from django import get_version
+
+HERE = Path(__file__).resolve().parent
+ENVS = HERE / ".envs"
+
+OURS = ("plain", "raw_aes_gcm", "envelope_floor", "asherah_json", "asherah_compact")
+PEERS = {
+    "rust_sdk": "asherah==0.5.56",
+    "django_field_encryption": "django-field-encryption==0.2.3",
+    "django_tink_fields": "django-tink-fields==0.5.0",
+    "django_fernet_encrypted_fields": "django-fernet-encrypted-fields==0.4.0",
+    "django_cryptography_5": "django-cryptography-5==2.0.3",
+}
+ALL = (*OURS, *PEERS)
+FLOORS = ("raw_aes_gcm", "envelope_floor")
+
+FIELDS = (*(name for name in ALL if name not in FLOORS), "bytes_200", "envelope_field")
+"""Those that are whole fields, and two that show the least that a table costs."""
+
+# Every environment has the same Django and the same drivers, so that only the field differs.
+_COMMON = ("psycopg[binary]", "mysqlclient")
+
+
+def python_of(contender: str) -> str:
+    """Return the Python that runs a contender; its environment is made now if it isn't there."""
+    if contender not in PEERS:
+        return sys.executable
+    python, done = ENVS / contender / "bin" / "python", ENVS / f"{contender}.done"
+    if not done.exists():
+        uv = [sys.executable, "-m", "uv"]
+        _run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVS / contender)])
+        packages = [PEERS[contender], f"django=={get_version()}", *_COMMON]
+        _run([*uv, "pip", "install", "--quiet", "--python", str(python), *packages])
+        done.touch()
+    return str(python)
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True)

@@ -1,0 +1,139 @@
+"""Pieces of work in the clinic's project, each run in a process of its own: ``python -m benchmarks.tasks NAME …``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+BATCH = 200
+"""What ``asherah_reencrypt`` rewrites in one transaction by default."""
+
+
+def nothing() -> None:
+    """Start the project, and that is all."""
+
+
+def start_app() -> None:
+    """Start Django without a single value being read."""
+    _set_up()
+
+
+def first_value() -> str:
+    """Start Django and read the first encrypted value."""
+    _set_up()
+    from clinic.models import Patient
+
+    return str(len(Patient.objects.values_list("ssn", flat=True).order_by("pk")[0]))
+
+
+def first_plain_value() -> str:
+    """Start Django and read the first value that is not encrypted."""
+    _set_up()
+    from clinic.models import Patient
+
+    return str(len(Patient.objects.values_list("name", flat=True).order_by("pk")[0]))
+
+
+def fill(rows: str) -> int:
+    """Let the table hold ``rows`` patients: the first thousand sealed one by one, the others with copies of them."""
+    _set_up()
+    from clinic.models import Patient
+    from django.db import connection
+
+    Patient.objects.all().delete()
+    seeds = [Patient(name=f"p{place}", ssn="x" * 100, record={"n": place}) for place in range(1000)]
+    Patient.objects.bulk_create(seeds)
+    have = 1000
+    with connection.cursor() as cursor:
+        while have < int(rows):
+            more = min(have, int(rows) - have)
+            cursor.execute(
+                "INSERT INTO clinic_patient (name, ssn, record) "
+                f"SELECT name, ssn, record FROM clinic_patient ORDER BY id LIMIT {more}"
+            )
+            have += more
+    return Patient.objects.count()
+
+
+def rewrite_alone() -> int:
+    """Decrypt, encrypt and update every value in batches, with none of what makes that safe: re-encryption's floor."""
+    _set_up()
+    from clinic.models import Patient
+    from django.db import connection, transaction
+
+    from django_asherah.manager import get_session
+
+    session, done, after = get_session(), 0, 0
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT id, ssn FROM clinic_patient WHERE id > %s ORDER BY id LIMIT %s", [after, BATCH])
+            rows = cursor.fetchall()
+        if not rows:
+            return done
+        new = [(session.encrypt(session.decrypt(raw)), pk) for pk, raw in rows]
+        with transaction.atomic(), connection.cursor() as cursor:
+            _update(connection.vendor, cursor, Patient._meta.db_table, new)
+        done, after = done + len(rows), rows[-1][0]
+
+
+def _update(vendor: str, cursor: Any, table: str, new: list[tuple[str, int]]) -> None:
+    if vendor == "postgresql":
+        values = ", ".join(["(%s, %s::bigint)"] * len(new))
+        flat = [part for pair in new for part in pair]
+        cursor.execute(
+            f"UPDATE {table} AS t SET ssn = v.ssn FROM (VALUES {values}) AS v (ssn, id) WHERE t.id = v.id", flat
+        )
+    else:
+        cursor.executemany(f"UPDATE {table} SET ssn = %s WHERE id = %s", new)
+
+
+def partitions(count: str, values: str) -> dict[str, float]:
+    """Encrypt and decrypt ``values`` values spread over ``count`` partitions, with no key in hand and then with all."""
+    _set_up()
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    from django_asherah import manager
+
+    names = [f"tenant-{place % int(count)}" for place in range(int(values))]
+    found: dict[str, float] = {}
+
+    def run(label: str, work: Any) -> Any:
+        start = time.perf_counter()
+        with CaptureQueriesContext(connection) as queries:
+            result = work()
+        found[label] = time.perf_counter() - start
+        found[f"{label} queries"] = len(queries)
+        return result
+
+    def encrypt() -> list[tuple[str, str]]:
+        return [(name, manager.get_session(name).encrypt(b"x" * 100)) for name in names]
+
+    def decrypt() -> None:
+        for name, record in records:
+            manager.get_session(name).decrypt(record)
+
+    def load() -> None:
+        metas = (manager.get_session(name).read(record).key.parent_key_meta for name, record in records)
+        manager.get_factory().load_keys(metas)
+
+    run("encrypt, keys to be made", encrypt)
+    records = run("encrypt, keys in hand", encrypt)
+    manager.reset()
+    run("decrypt, keys to be loaded", decrypt)
+    manager.reset()
+    run("decrypt, keys loaded together", lambda: (load(), decrypt()))
+    run("decrypt, keys in hand", decrypt)
+    return found
+
+
+def _set_up() -> None:
+    import django
+
+    django.setup()
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
