@@ -1,0 +1,131 @@
+"""Run the tests on SQLite, and on every database server that answers.
+
+``TEST_POSTGRES_URL``, ``TEST_MARIADB_URL`` and ``TEST_BROKER_URL`` (RabbitMQ, for Celery) say where the servers are. A
+server that does not answer is skipped, and named at the end; with ``CI`` set it is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import environ
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = os.environ.get("TEST_DATABASE_NAME", "asherah")
+SERVERS = {
+    "PostgreSQL": os.environ.get("TEST_POSTGRES_URL", f"postgres://postgres@127.0.0.1:5432/{NAME}"),
+    "MariaDB": os.environ.get("TEST_MARIADB_URL", f"mysql://root@127.0.0.1:3306/{NAME}"),
+}
+BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//")
+LEAST_COVERAGE = 90
+
+KNOW_NO_DATABASE = ("envelope", "vectors", "kms", "typing", "test_benchmarks.py", "test_packaging.py", "test_wheel.py")
+"""Run once, with SQLite."""
+
+
+def main() -> int:
+    """Run everything; return the exit code."""
+    arguments = sys.argv[1:]
+    missing: dict[str, str] = {}
+    failed = []
+    _run(["coverage", "erase"])
+    for name, url in {"SQLite": "sqlite://:memory:", **SERVERS}.items():
+        reason = _why_not(name, url)
+        if reason:
+            missing[name] = reason
+            continue
+        print(f"\n== {name}", flush=True)
+        once = [f"--ignore=tests/{path}" for path in KNOW_NO_DATABASE] if name != "SQLite" else []
+        if _pytest(url, arguments or once):
+            failed.append(name)
+    if reason := _why_no_broker():
+        missing["Celery with RabbitMQ"] = reason
+    return _report(missing, failed, partial=bool(arguments))
+
+
+def _pytest(url: str, arguments: list[str]) -> int:
+    command = [
+        "pytest",
+        "-q",
+        "-n",
+        os.environ.get("TEST_PROCESSES", "2"),
+        "--cov",
+        "--cov-append",
+        "--cov-report=",
+    ]
+    return _run([*command, *arguments], DATABASE_URL=url)
+
+
+def _run(command: list[str], **variables: str) -> int:
+    environment = {**os.environ, **variables}
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment, check=False).returncode
+
+
+def _why_not(name: str, url: str) -> str:
+    """Return why there can be no run on a server, or nothing."""
+    config = environ.Env.db_url_config(url)
+    try:
+        if name == "PostgreSQL":
+            import psycopg
+
+            psycopg.connect(
+                host=config["HOST"],
+                port=config["PORT"],
+                user=config["USER"],
+                password=config["PASSWORD"] or None,
+                dbname="postgres",
+                connect_timeout=5,
+            ).close()
+        elif name == "MariaDB":
+            import MySQLdb
+
+            MySQLdb.connect(
+                host=config["HOST"],
+                port=int(config["PORT"]),
+                user=config["USER"],
+                passwd=config["PASSWORD"] or "",
+                connect_timeout=5,
+            ).close()
+    except Exception as exc:
+        return _first_line(exc)
+    return ""
+
+
+def _why_no_broker() -> str:
+    kombu: Any = import_module("kombu")  # It has no types.
+    try:
+        with kombu.Connection(BROKER, connect_timeout=5) as connection:
+            connection.ensure_connection(max_retries=1)
+    except Exception as exc:
+        return _first_line(exc)
+    return ""
+
+
+def _first_line(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}".strip().partition("\n")[0]
+
+
+def _report(missing: dict[str, str], failed: list[str], *, partial: bool) -> int:
+    print()
+    least = 0 if partial or missing else LEAST_COVERAGE
+    poor = _run(["coverage", "report", "--skip-covered", f"--fail-under={least}"])
+    for name, reason in missing.items():
+        print(f"NOT RUN HERE: the tests on {name} ({reason})")
+    if not shutil.which("chromium"):
+        print("NOT RUN HERE: the tests in a browser (there is no chromium)")
+    for name in failed:
+        print(f"FAILED: the tests on {name}")
+    in_ci = bool(os.environ.get("CI"))
+    if in_ci and missing:
+        print("In CI a missing server is a failure.")
+    return 1 if failed or poor or (in_ci and missing) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
