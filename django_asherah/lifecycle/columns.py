@@ -61,9 +61,15 @@ class Column:
         for start in range(0, len(keys), batch):
             yield self.at(keys[start : start + batch])
 
-    def at(self, keys: Sequence[Any]) -> list[tuple[Any, Any]]:
-        """Return (primary key, raw column value) of the rows with these primary keys, in their order."""
-        return list(self._queryset().filter(pk__in=keys).order_by("pk").values_list("pk", raw_value(self.field)))
+    def at(self, keys: Sequence[Any], *, lock: bool = False) -> list[tuple[Any, Any]]:
+        """Return (primary key, raw column value) of the rows with these primary keys, in their order.
+
+        Args:
+            keys: which.
+            lock: hold the rows until the caller's transaction ends, where the database can (SQLite can't).
+        """
+        queryset = self._queryset().select_for_update() if lock else self._queryset()
+        return list(queryset.filter(pk__in=keys).order_by("pk").values_list("pk", raw_value(self.field)))
 
     def loaded(self, rows: Sequence[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, KeyMeta | None]]:
         """Yield (primary key, raw column value, its key if it names one), all their keys having been loaded together.

@@ -21,7 +21,9 @@ from django_asherah.lifecycle.verification import MOST_LISTED, BadValue
 BATCH = 500
 """Rows rewritten in one transaction: few enough that nobody waits long for one of them."""
 
-_ATTEMPTS = 20
+_LOOKS = 20
+_LOOKS_AT_FREE_ROWS = 3
+"""How often a row is read without holding it. Writers wait for a held one, so that it is done whatever they do."""
 
 _GAVE_WAY = frozenset({"40P01", "40001", 1213})
 """PostgreSQL's SQLSTATE of a deadlock and of a failed serialization, MySQL's ``ER_LOCK_DEADLOCK``."""
@@ -76,8 +78,8 @@ def reencrypt(
     """Rewrite every value whose keys are not the newest, or whose record is not in the field's format.
 
     A value is replaced only if it still is, byte for byte, what was read: a concurrent writer always wins, and what he
-    wrote is looked at again. No ``save()``, no signals, no ``auto_now``. Safe to interrupt at any moment; run again, it
-    passes over what is done.
+    wrote is looked at again; the fourth time, the row is locked for it. No ``save()``, no signals, no ``auto_now``.
+    Safe to interrupt at any moment; run again, it passes over what is done.
 
     Args:
         names: ``app.Model`` or ``app.Model.field``; all if empty.
@@ -128,35 +130,48 @@ class _Rewriter:
                 yield self._column.at(mine[start : start + size])
 
     def _rewrite(self, rows: Sequence[tuple[Any, Any]]) -> None:
-        for _ in range(_ATTEMPTS):
-            newest = self._newest()
-            swaps = [
-                (pk, old, new)
-                for pk, old, meta in self._column.loaded(rows)
-                if (new := self._resealed(pk, old, meta, newest)) is not None
-            ]
-            if not swaps:
+        lost = self._replace(rows)
+        # Somebody wrote these meanwhile, most likely under the newest key: a second look decides.
+        for look in range(2, _LOOKS + 1):
+            if not lost:
                 return
-            lost = self._swap(swaps)
-            self._report.rewritten[self._column.label] += len(swaps) - len(lost)
-            self._report.conflicts += len(lost)
-            # Somebody wrote these meanwhile, most likely under the newest key: a second look decides.
-            rows = self._column.at(lost) if lost else []
-        for pk, _ in rows:
+            lost = self._held_and_replaced(lost) if look > _LOOKS_AT_FREE_ROWS else self._replace(self._column.at(lost))
+        for pk in lost:
             self._report.add_bad(BadValue(self._column.label, str(pk), "others keep writing it; run this again", ""))
+
+    def _held_and_replaced(self, keys: list[Any]) -> list[Any]:
+        """Do it to rows that nobody else may write until it is done; return those that have to be looked at again."""
+        return self._in_transaction(lambda: self._replace(self._column.at(keys, lock=True)), keys)
+
+    def _replace(self, rows: Sequence[tuple[Any, Any]]) -> list[Any]:
+        """Rewrite what needs it; return the primary keys of the rows that somebody else had changed meanwhile."""
+        newest = self._newest()
+        swaps = [
+            (pk, old, new)
+            for pk, old, meta in self._column.loaded(rows)
+            if (new := self._resealed(pk, old, meta, newest)) is not None
+        ]
+        if not swaps:
+            return []
+        lost = [] if self._options.dry_run else self._swap(swaps)
+        self._report.rewritten[self._column.label] += len(swaps) - len(lost)
+        self._report.conflicts += len(lost)
+        return lost
 
     def _swap(self, swaps: list[Swap]) -> list[Any]:
         """Write one batch; return the primary keys of the rows that it has not written."""
-        if self._options.dry_run:
-            return []
         connection = connections[self._column.alias]
-        outermost = not connection.in_atomic_block
+        return self._in_transaction(lambda: swap_values(connection, self._column, swaps), [pk for pk, _, _ in swaps])
+
+    def _in_transaction(self, work: Callable[[], list[Any]], keys: list[Any]) -> list[Any]:
+        """Return what ``work`` returns, or the keys if the database rolled it back as a whole for somebody else."""
+        outermost = not connections[self._column.alias].in_atomic_block
         try:
             with transaction.atomic(using=self._column.alias):
-                return swap_values(connection, self._column, swaps)
+                return work()
         except OperationalError as exc:
             if outermost and _gave_way(exc):
-                return [pk for pk, _, _ in swaps]  # Rolled back as a whole.
+                return keys
             raise
 
     def _resealed(self, pk: Any, raw: Any, meta: KeyMeta | None, newest: KeyMeta) -> Any:

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import cycle
 from typing import Any
 
 import django
@@ -113,17 +112,20 @@ def serve(number: int, counters: list[int], results: Any) -> None:
 
 
 def keep_house(done: Any, results: Any) -> None:
-    """Do to the keys what operators do, until the others are done: everything once at least."""
+    """Do to the keys what operators do, round after round, until the others are done.
+
+    A round is never left in the middle: its last work puts back the region that an earlier one takes away.
+    """
     counts: Counter[str] = Counter()
     errors: list[str] = []
-    for name, work in cycle(HOUSEWORK.items()):
-        if done.is_set() and len(counts) == len(HOUSEWORK):
+    while True:
+        for name, work in HOUSEWORK.items():
+            try:
+                counts[name] += work()
+            except Exception as exc:
+                errors.append(f"{name}: {type(exc).__name__}: {exc}")
+        if done.is_set():
             break
-        try:
-            counts[name] += work()
-        except Exception as exc:
-            errors.append(f"{name}: {type(exc).__name__}: {exc}")
-            counts[name] += 0
     counts["values that a writer had changed meanwhile"] = conflicts.total()
     results.put((counts, errors))
 

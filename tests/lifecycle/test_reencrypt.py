@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.management.base import CommandError
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection, connections, transaction
 from django.db.models.signals import post_save, pre_save
 
 from django_asherah import lifecycle, manager
@@ -204,6 +204,44 @@ def test_a_concurrent_writer_always_wins(monkeypatch: pytest.MonkeyPatch) -> Non
     assert report.conflicts == 1
     note.refresh_from_db()
     assert note.body == "new"
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite locks no rows")
+def test_a_row_that_others_write_without_pause_is_rewritten_too() -> None:
+    """Each time it was read, somebody writes it under the old key, until the row is held for the rewriting."""
+    note = Note.objects.create(body="0")
+    field: Any = Note._meta.get_field("body")
+    under_the_old_key = [field.reseal(raw(note, "body")) for _ in range(100)]
+    lifecycle.rotate()
+    reseal = field.reseal
+    written = []
+
+    def write() -> None:
+        try:
+            with transaction.atomic():
+                Note.objects.select_for_update(nowait=True).get(pk=note.pk)
+                set_raw(note, "body", under_the_old_key[len(written)])
+            written.append(raw(note, "body"))
+        except OperationalError:
+            pass  # Held: this writer will have to wait.
+        finally:
+            connections.close_all()
+
+    def reseal_while_somebody_writes(value: str) -> str:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        sealed: str = reseal(value)
+        return sealed
+
+    field.reseal = reseal_while_somebody_writes
+    try:
+        report = lifecycle.reencrypt(["testapp.Note.body"])
+    finally:
+        del field.reseal
+    assert (report.bad, report.rewritten["testapp.Note.body"]) == ([], 1)
+    assert report.conflicts == len(written) > 0
+    assert key_of(note) == newest()
 
 
 def test_a_record_that_differs_in_case_alone_is_another_record() -> None:
