@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-aws test lint types layers docs check lock bench fuzz clean
+.PHONY: help demo demo-aws native test lint types layers docs check lock bench fuzz clean
 
 help:
 	@echo "make demo       save and read encrypted patients on SQLite"
 	@echo "make demo-aws   the same with two KMS regions, one of which is then killed"
+	@echo "make native     build the native code into .venv; takes a C compiler and OpenSSL's headers"
 	@echo "make test       run the tests on SQLite and on every database server that answers"
 	@echo "make check      lint, types, layers, docs"
 	@echo "make bench      measure, side by side with plain fields and with peers"
@@ -26,6 +27,9 @@ demo: .venv/.installed
 
 demo-aws: .venv/.installed
 	$(BIN)/python scripts/demo_aws.py
+
+native: .venv/.installed
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --reinstall ./native
 
 test: .venv/.installed
 	$(BIN)/python scripts/test.py

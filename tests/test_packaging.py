@@ -90,6 +90,7 @@ def test_what_is_optional_is_asked_for_by_its_extra_only(metadata: Message) -> N
         "mysql": {"mysqlclient"},
         "celery": {"celery"},
         "otel": {"opentelemetry-api"},
+        "native": {"django-asherah-native"},
     }
 
 

@@ -26,7 +26,7 @@ _NONCE_AT: Final = -NONCE_LENGTH
 _DRAW_LENGTH = KEY_LENGTH + 2 * NONCE_LENGTH
 _split_draw = Struct(f"{KEY_LENGTH}s{NONCE_LENGTH}s{NONCE_LENGTH}s").unpack
 
-_FAILED = "could not be opened: it was sealed under another key, or tampered with"
+FAILED = "could not be opened: it was sealed under another key, or tampered with"
 
 
 class StreamCipher:
@@ -57,7 +57,7 @@ class StreamCipher:
         try:
             return self._aead.decrypt(_chunk_nonce(place, last), sealed, self._context)
         except (InvalidTag, ValueError):
-            raise DecryptionError(_FAILED) from None
+            raise DecryptionError(FAILED) from None
 
     def __repr__(self) -> str:
         return "<StreamCipher: key not shown>"
@@ -91,7 +91,7 @@ class Cipher:
         try:
             return self._decrypt(blob[_NONCE_AT:], blob[:_NONCE_AT], None)
         except (InvalidTag, ValueError):
-            raise DecryptionError(_FAILED) from None
+            raise DecryptionError(FAILED) from None
 
     def open_key(self, blob: bytes) -> bytearray:
         """Return a sealed 32-byte key in a buffer that the caller wipes.
@@ -103,7 +103,7 @@ class Cipher:
         try:
             self._decrypt_into(blob[_NONCE_AT:], blob[:_NONCE_AT], None, key)
         except (InvalidTag, ValueError):
-            raise DecryptionError(_FAILED) from None
+            raise DecryptionError(FAILED) from None
         return key
 
     def seal_row(self, plaintext: bytes) -> tuple[bytes, bytes]:
@@ -127,7 +127,7 @@ class Cipher:
             row_cipher = AESGCM(self._decrypt(sealed_key[_NONCE_AT:], sealed_key[:_NONCE_AT], None))
             return row_cipher.decrypt(sealed[_NONCE_AT:], sealed[:_NONCE_AT], None)
         except (InvalidTag, ValueError):
-            raise DecryptionError(_FAILED) from None
+            raise DecryptionError(FAILED) from None
 
     def start_stream(self, context: bytes) -> tuple[bytes, bytes, StreamCipher]:
         """Make a fresh data row key for the chunks of one file.

@@ -52,12 +52,13 @@ def is_compact(record: object) -> TypeGuard[bytes]:
 
 def encode_compact(record: DataRowRecord) -> bytes:
     """Return ``record`` in the compact format: 100 bytes longer than its payload."""
-    return join_compact(record.key.parent_key_meta, record.key.key, record.data)
+    return b"".join((compact_prefix(record.key.parent_key_meta), record.key.key, record.data))
 
 
-def join_compact(meta: KeyMeta, sealed_key: bytes, sealed: bytes) -> bytes:
-    """Return the compact record of what is sealed under the intermediate key ``meta``."""
-    return b"".join((_prefix(meta), sealed_key, sealed))
+def compact_prefix(meta: KeyMeta) -> bytes:
+    """Return what the records under the intermediate key ``meta`` begin with, before the sealed data row key."""
+    fingerprint = hashlib.sha256(meta.key_id.encode()).digest()[: _PREFIX_LENGTH - _CREATED_END]
+    return VERSION + meta.created.to_bytes(_CREATED_END - 1) + fingerprint
 
 
 def decode_compact(blob: bytes, key_id: str) -> DataRowRecord:
@@ -83,12 +84,6 @@ def split_compact(blob: bytes, key_id: str) -> tuple[KeyMeta, bytes, bytes]:
 
 
 @lru_cache(maxsize=4096)
-def _prefix(meta: KeyMeta) -> bytes:
-    fingerprint = hashlib.sha256(meta.key_id.encode()).digest()[: _PREFIX_LENGTH - _CREATED_END]
-    return VERSION + meta.created.to_bytes(_CREATED_END - 1) + fingerprint
-
-
-@lru_cache(maxsize=4096)
 def _meta(prefix: bytes, key_id: str) -> KeyMeta:
     """Return the key of partition ``key_id`` that ``prefix`` stands for; what is refused is not remembered."""
     if not prefix.startswith(VERSION):
@@ -96,6 +91,6 @@ def _meta(prefix: bytes, key_id: str) -> KeyMeta:
     meta = KeyMeta(key_id, int.from_bytes(prefix[1:_CREATED_END]))
     if meta.created > MAX_CREATED:
         raise InvalidRecordError(f"not a compact record: a key created {meta.created} is later than any can be")
-    if prefix != _prefix(meta):
+    if prefix != compact_prefix(meta):
         raise PartitionMismatchError(f"the compact record is not of this partition, whose key is {printable(key_id)}")
     return meta

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from django_asherah.envelope.aead import KEY_LENGTH, Cipher, wipe
+from django_asherah.envelope.aead import KEY_LENGTH, wipe
 from django_asherah.envelope.cache import KeyCache
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.interfaces import (
@@ -26,6 +26,7 @@ from django_asherah.envelope.interfaces import (
     StaleKeyKept,
 )
 from django_asherah.envelope.keys import CryptoKey
+from django_asherah.envelope.native import make_cipher
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.exceptions import (
@@ -265,7 +266,7 @@ class KeyRing(ABC):
 
     def _hold(self, meta: KeyMeta, record: EnvelopeKeyRecord, raw: bytearray) -> CryptoKey:
         try:
-            key = CryptoKey(meta, record, Cipher(raw, self._random))
+            key = CryptoKey(meta, record, make_cipher(raw, self._random))
         finally:
             wipe(raw)
         self.cache.put(key)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from django_asherah.envelope.aead import StreamCipher
-from django_asherah.envelope.compact import decode_compact, is_compact, join_compact, split_compact
+from django_asherah.envelope.compact import decode_compact, is_compact, split_compact
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.files import FILE_START
 from django_asherah.envelope.interfaces import (
@@ -76,7 +76,7 @@ class Session:
         if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
             raise _refuse(payload)
         key = self._keys.current(self._key_id)
-        return join_compact(key.meta, *key.cipher.seal_row(payload))
+        return b"".join((key.compact_prefix, *key.cipher.seal_row(payload)))
 
     def decrypt(self, record: str | bytes) -> bytes:
         """Return the payload of a record: a data row record's JSON, or the compact format.

@@ -8,10 +8,18 @@ import pickle
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from django_asherah.envelope import native
 from django_asherah.envelope.aead import Cipher, wipe
+from django_asherah.envelope.native import NativeCipher, make_cipher
 from django_asherah.exceptions import DecryptionError
 
 KEY = bytes(range(32))
+
+CIPHERS = [
+    Cipher,
+    pytest.param(NativeCipher, marks=pytest.mark.skipif(not native.IS_INSTALLED, reason="no native code: make native")),
+]
+every_cipher = pytest.mark.parametrize("kind", CIPHERS)
 
 
 def test_the_nonce_stands_behind_the_tag() -> None:
@@ -20,9 +28,10 @@ def test_the_nonce_stands_behind_the_tag() -> None:
     assert AESGCM(KEY).decrypt(blob[-12:], blob[:-12], None) == b"plain"
 
 
+@every_cipher
 @pytest.mark.parametrize("plaintext", [b"", b"x", b"x" * 1_000_000])
-def test_what_is_sealed_opens(plaintext: bytes) -> None:
-    cipher = Cipher(KEY)
+def test_what_is_sealed_opens(kind: type[Cipher], plaintext: bytes) -> None:
+    cipher = kind(KEY)
     assert cipher.open(cipher.seal(plaintext)) == plaintext
     assert cipher.open_row(*cipher.seal_row(plaintext)) == plaintext
 
@@ -41,16 +50,18 @@ def test_a_row_draws_its_key_and_both_nonces_at_once() -> None:
     assert sealed == AESGCM(draw[:32]).encrypt(draw[32:44], b"plain", None) + draw[32:44]
 
 
-def test_no_two_records_share_a_key_or_a_nonce() -> None:
-    cipher = Cipher(KEY)
+@every_cipher
+def test_no_two_records_share_a_key_or_a_nonce(kind: type[Cipher]) -> None:
+    cipher = kind(KEY)
     rows = [cipher.seal_row(b"same") for _ in range(1000)]
     assert len(set(rows)) == 1000
     assert len({sealed_key[-12:] for sealed_key, _ in rows} | {sealed[-12:] for _, sealed in rows}) == 2000
 
 
+@every_cipher
 @pytest.mark.parametrize("blob", [b"", b"x", b"x" * 11, b"x" * 12, b"x" * 27, b"x" * 28, b"x" * 60])
-def test_garbage_does_not_open(blob: bytes) -> None:
-    cipher = Cipher(KEY)
+def test_garbage_does_not_open(kind: type[Cipher], blob: bytes) -> None:
+    cipher = kind(KEY)
     for work in (cipher.open, cipher.open_key, lambda blob: cipher.open_row(blob, blob)):
         with pytest.raises(DecryptionError, match="sealed under another key, or tampered with"):
             work(blob)
@@ -72,8 +83,9 @@ def test_a_key_of_another_length_is_no_key(length: int) -> None:
         cipher.open_key(cipher.seal(bytes(length)))
 
 
-def test_a_cipher_shows_and_gives_away_nothing() -> None:
-    cipher = Cipher(KEY)
+@every_cipher
+def test_a_cipher_shows_and_gives_away_nothing(kind: type[Cipher]) -> None:
+    cipher = kind(KEY)
     assert repr(cipher) == "<Cipher: key not shown>"
     for work in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="can't be pickled or copied"):
@@ -86,9 +98,16 @@ def test_wipe_leaves_zeros() -> None:
     assert buffer == bytes(32)
 
 
-def test_the_callers_buffer_may_be_wiped() -> None:
+@every_cipher
+def test_the_callers_buffer_may_be_wiped(kind: type[Cipher]) -> None:
     buffer = bytearray(KEY)
-    cipher = Cipher(buffer)
-    blob = cipher.seal(b"x")
+    cipher = kind(buffer)
+    blob, row = cipher.seal(b"x"), cipher.seal_row(b"y")
     wipe(buffer)
     assert Cipher(KEY).open(blob) == cipher.open(blob) == b"x"
+    assert Cipher(KEY).open_row(*row) == cipher.open_row(*row) == b"y"
+
+
+def test_native_code_is_taken_where_it_is_unless_randomness_is_given() -> None:
+    assert type(make_cipher(KEY)) is (NativeCipher if native.IS_INSTALLED else Cipher)
+    assert type(make_cipher(KEY, bytes)) is Cipher
