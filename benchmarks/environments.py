@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from django import get_version
@@ -15,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 ENVS = HERE / ".envs"
 
 OURS = ("plain", "raw_aes_gcm", "envelope_floor", "asherah_json", "asherah_compact")
+NATIVE = ("asherah_json_native", "asherah_compact_native")
 PEERS = {
     "rust_sdk": "asherah==0.5.56",
     "django_field_encryption": "django-field-encryption==0.2.3",
@@ -22,7 +25,7 @@ PEERS = {
     "django_fernet_encrypted_fields": "django-fernet-encrypted-fields==0.4.0",
     "django_cryptography_5": "django-cryptography-5==2.0.3",
 }
-ALL = (*OURS, *PEERS)
+ALL = (*OURS, *NATIVE, *PEERS)
 FLOORS = ("raw_aes_gcm", "envelope_floor")
 
 FIELDS = (*(name for name in ALL if name not in FLOORS), "bytes_200", "envelope_field")
@@ -34,14 +37,26 @@ _COMMON = ("psycopg[binary]", "mysqlclient")
 
 def python_of(contender: str) -> str:
     """Return the Python that runs a contender; its environment is made now if it isn't there."""
-    if contender not in PEERS:
-        return sys.executable
-    python, done = ENVS / contender / "bin" / "python", ENVS / f"{contender}.done"
+    if contender in NATIVE:
+        ours = [f"{name}=={version(name)}" for name in ("boto3", "cryptography", "msgspec")]
+        return _environment("native", [*ours, "--editable", str(HERE.parent), str(HERE.parent / "native")])
+    if contender in PEERS:
+        return _environment(contender, [PEERS[contender]])
+    if find_spec("django_asherah_native"):
+        raise RuntimeError(
+            "the native code is installed here, and what it does is measured in an environment of its own"
+        )
+    return sys.executable
+
+
+def _environment(name: str, packages: list[str]) -> str:
+    python, done = ENVS / name / "bin" / "python", ENVS / f"{name}.done"
     if not done.exists():
         uv = [sys.executable, "-m", "uv"]
-        _run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVS / contender)])
-        packages = [PEERS[contender], f"django=={get_version()}", *_COMMON]
-        _run([*uv, "pip", "install", "--quiet", "--python", str(python), *packages])
+        _run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVS / name)])
+        _run(
+            [*uv, "pip", "install", "--quiet", "--python", str(python), f"django=={get_version()}", *_COMMON, *packages]
+        )
         done.touch()
     return str(python)
 

@@ -17,6 +17,8 @@ NAMES = {
     "envelope_floor": "bare envelope (floor)",
     "asherah_json": "**django-asherah, JSON**",
     "asherah_compact": "**django-asherah, compact**",
+    "asherah_json_native": "**django-asherah[native], JSON**",
+    "asherah_compact_native": "**django-asherah[native], compact**",
     "rust_sdk": "official Rust SDK behind a field",
     "django_field_encryption": "django-field-encryption",
     "django_tink_fields": "django-tink-fields",
