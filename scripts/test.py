@@ -1,7 +1,8 @@
 """Run the tests on SQLite, and on every database server that answers.
 
 ``TEST_POSTGRES_URL``, ``TEST_MARIADB_URL`` and ``TEST_BROKER_URL`` (RabbitMQ, for Celery) say where the servers are. A
-server that does not answer is skipped, and named at the end; with ``CI`` set it is a failure.
+server that does not answer is skipped, and named at the end, and so is native code that isn't built; with ``CI`` set it is
+a failure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ def main() -> int:
             failed.append(name)
     if reason := _why_no_broker():
         missing["Celery with RabbitMQ"] = reason
+    if not find_spec("django_asherah_native"):
+        missing["the native code"] = "make native builds it"
     return _report(missing, failed, partial=bool(arguments))
 
 
@@ -123,7 +127,7 @@ def _report(missing: dict[str, str], failed: list[str], *, partial: bool) -> int
         print(f"FAILED: the tests on {name}")
     in_ci = bool(os.environ.get("CI"))
     if in_ci and missing:
-        print("In CI a missing server is a failure.")
+        print("In CI what is missing is a failure.")
     return 1 if failed or poor or (in_ci and missing) else 0
 
 

@@ -67,6 +67,19 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_native_code_is_published_as_source_of_the_same_version(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "uv", "build", "--sdist", "--quiet", "--out-dir", tmp_path, ROOT / "native"]
+    subprocess.run(command, check=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    assert sdist.name == f"django_asherah_native-{PROJECT['version']}.tar.gz"
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    own = {name for name in names if name and "egg-info" not in name}
+    assert own == {"LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "rowcipher.c", "setup.cfg", "setup.py"}
+    assert (ROOT / "native" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+@pytest.mark.slow
 def test_the_metadata_say_what_is_supported(metadata: Message) -> None:
     classifiers = metadata.get_all("Classifier") or []
     for name in ("Framework :: Django :: 5.2", "Framework :: Django :: 6.0", "Framework :: Django :: 6.1"):
