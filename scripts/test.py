@@ -1,8 +1,8 @@
 """Run the tests on SQLite, and on every database server that answers.
 
 ``TEST_POSTGRES_URL``, ``TEST_MARIADB_URL`` and ``TEST_BROKER_URL`` (RabbitMQ, for Celery) say where the servers are. A
-server that does not answer is skipped, and named at the end, and so is native code that isn't built; with ``CI`` set it is
-a failure.
+server that does not answer is skipped and named at the end, and so is native code that isn't built; with ``CI`` set it
+is a failure.
 """
 
 from __future__ import annotations
