@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,8 +57,16 @@ class Child:
         return self._process.stdout.readline().strip()
 
     def holds(self, secret: bytes) -> bool:
-        """Tell whether the secret is anywhere in what the process can write to."""
-        process = Path("/proc", str(self._process.pid))
+        """Tell whether the secret is anywhere in what the process can write to. It stands still meanwhile."""
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        try:
+            return self._find(Path("/proc", str(pid)), secret)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _find(self, process: Path, secret: bytes) -> bool:
         with (process / "mem").open("rb", buffering=0) as memory:
             for line in (process / "maps").read_text().splitlines():
                 span = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
