@@ -52,7 +52,9 @@ class KeyCache:
     def put(self, key: CryptoKey) -> None:
         """Add ``key``, in place of one with the same id and creation time."""
         with self._guard:
-            self.opened.pop(key.meta, None)
+            replaced = self.opened.pop(key.meta, None)
+            if replaced is not None and replaced is not key:
+                self._drop_current(replaced)
             while len(self.opened) >= self._capacity:
                 self._evict_one()
             self.opened[key.meta] = key

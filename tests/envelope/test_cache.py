@@ -68,6 +68,19 @@ def test_the_same_key_again_takes_the_place_of_the_old_one() -> None:
     assert len(cache) == 0
 
 
+def test_a_key_whose_place_was_taken_is_not_current_any_longer() -> None:
+    cache = KeyCache(1)
+    first, again = key("a"), key("a")
+    cache.put(first)
+    cache.make_current(first)
+    cache.put(first)
+    assert cache.current("a") is first
+    cache.put(again)
+    assert cache.current("a") is None
+    cache.put(key("b"))
+    assert cache.newest == {}
+
+
 def test_clear_forgets_everything() -> None:
     cache = KeyCache(5)
     held = key("a")
