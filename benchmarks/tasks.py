@@ -63,7 +63,7 @@ def rewrite_alone() -> int:
     from clinic.models import Patient
     from django.db import connection, transaction
 
-    from django_asherah.manager import get_session
+    from django_asherah.engine import get_session
 
     session, done, after = get_session(), 0, 0
     while True:
@@ -95,7 +95,7 @@ def partitions(count: str, values: str) -> dict[str, float]:
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
-    from django_asherah import manager
+    from django_asherah import engine
 
     names = [f"tenant-{place % int(count)}" for place in range(int(values))]
     found: dict[str, float] = {}
@@ -109,21 +109,21 @@ def partitions(count: str, values: str) -> dict[str, float]:
         return result
 
     def encrypt() -> list[tuple[str, str]]:
-        return [(name, manager.get_session(name).encrypt(b"x" * 100)) for name in names]
+        return [(name, engine.get_session(name).encrypt(b"x" * 100)) for name in names]
 
     def decrypt() -> None:
         for name, record in records:
-            manager.get_session(name).decrypt(record)
+            engine.get_session(name).decrypt(record)
 
     def load() -> None:
-        metas = (manager.get_session(name).read(record).key.parent_key_meta for name, record in records)
-        manager.get_factory().load_keys(metas)
+        metas = (engine.get_session(name).read(record).key.parent_key_meta for name, record in records)
+        engine.get_factory().load_keys(metas)
 
     run("encrypt, keys to be made", encrypt)
     records = run("encrypt, keys in hand", encrypt)
-    manager.reset()
+    engine.reset()
     run("decrypt, keys to be loaded", decrypt)
-    manager.reset()
+    engine.reset()
     run("decrypt, keys loaded together", lambda: (load(), decrypt()))
     run("decrypt, keys in hand", decrypt)
     return found

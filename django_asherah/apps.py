@@ -14,4 +14,4 @@ class DjangoAsherahConfig(AppConfig):
 
     def ready(self) -> None:
         """Import what registers itself."""
-        from django_asherah import checks, manager  # noqa: F401
+        from django_asherah import checks, engine  # noqa: F401

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import AsherahError
@@ -44,7 +44,7 @@ def check(*, deep: bool = False) -> Health:
             process has met since it started is told, and it takes microseconds.
     """
     try:
-        factory = manager.get_factory()
+        factory = engine.get_factory()
         failing = _ask(factory) if deep else _remember(factory)
     except (ImproperlyConfigured, AsherahError) as exc:
         return Health(problems=(f"{type(exc).__name__}: {exc}",))
@@ -54,7 +54,7 @@ def check(*, deep: bool = False) -> Health:
 
 
 def _no_region_left(factory: SessionFactory, failing: dict[str, str]) -> Iterator[str]:
-    regions = getattr(factory.kms, "arns", {})
+    regions = getattr(factory.kms, "master_keys", {})
     if regions and failing.keys() >= set(regions):
         yield f"no region's KMS answers: {', '.join(regions)}"
 
@@ -75,7 +75,7 @@ def _ask(factory: SessionFactory) -> dict[str, str]:
 
 
 def _ask_regions(kms: RegionalKMS, wrapped: bytes | None) -> Iterator[tuple[str, str]]:
-    for region in kms.arns:
+    for region in kms.master_keys:
         try:
             if wrapped is None:
                 kms.check_region(region)

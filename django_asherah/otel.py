@@ -21,7 +21,7 @@ from typing import Any
 
 from opentelemetry import metrics
 
-from django_asherah import manager, signals
+from django_asherah import engine, signals
 from django_asherah.envelope.aead import StreamCipher
 from django_asherah.envelope.session import Session
 
@@ -86,7 +86,7 @@ def instrument(meter_provider: metrics.MeterProvider | None = None) -> None:
     _meters = _Meters(metrics.get_meter("django_asherah", meter_provider=meter_provider))
     signals.kms_called.connect(_meters.on_kms_called)
     signals.cache_missed.connect(_meters.on_cache_missed)
-    manager.use_session_type(_observed_by(_meters))
+    engine.use_session_type(_observed_by(_meters))
 
 
 def uninstrument() -> None:
@@ -96,7 +96,7 @@ def uninstrument() -> None:
         return
     signals.kms_called.disconnect(_meters.on_kms_called)
     signals.cache_missed.disconnect(_meters.on_cache_missed)
-    manager.use_session_type(Session)
+    engine.use_session_type(Session)
     _meters = None
 
 

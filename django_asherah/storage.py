@@ -14,7 +14,7 @@ from django.core.files.storage import Storage, storages
 from django.utils.deconstruct import deconstructible
 from django.utils.encoding import filepath_to_uri
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.files import CHUNK_LENGTH, Header, read_header, seal_chunks
 from django_asherah.envelope.streams import OpeningReader, SealingReader, at_file
 
@@ -56,7 +56,7 @@ class EncryptedStorage(Storage):
             raise ValueError(f"an encrypted file can be opened with mode 'rb' alone, not {mode!r}: write with save()")
         sealed = self.storage.open(name, "rb")
         try:
-            reader: Any = OpeningReader(name, sealed, manager.get_session(self.partition))
+            reader: Any = OpeningReader(name, sealed, engine.get_session(self.partition))
         except BaseException:
             sealed.close()
             raise
@@ -100,9 +100,9 @@ class EncryptedStorage(Storage):
 
     def _seal(self, content: Any) -> Iterator[bytes]:
         """Make the file's key now, and return the file's parts."""
-        record, stream = manager.get_session(self.partition).start_file()
+        record, stream = engine.get_session(self.partition).start_file()
         # A file is not rolled back with the transaction that its key may be of.
-        manager.require_lasting_key(self.partition, "the file storage")
+        engine.require_committed_key(self.partition, "the file storage")
         pieces = (piece.encode() if isinstance(piece, str) else piece for piece in content.chunks())
         return chain([Header(record.encode()).encode()], seal_chunks(stream, pieces))
 

@@ -41,7 +41,7 @@ def fill(rows: int) -> int:
     """Insert ``rows`` records of 100 bytes of text each, ``DISTINCT`` of which differ."""
     from django.db import connection, transaction
 
-    from django_asherah.manager import get_session
+    from django_asherah.engine import get_session
 
     records = [get_session().encrypt(f"{number:0100}".encode()) for number in range(DISTINCT)]
     with transaction.atomic(), connection.cursor() as cursor:

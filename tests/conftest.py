@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from pytest_django import DjangoDbBlocker, Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.models import EncryptionKey
 from tests.databases import VENDOR, another_alias, as_asherah, execute, sqlite_file
 from tests.interop.peers import Peer
@@ -26,7 +26,7 @@ def _empty_key_table(request: pytest.FixtureRequest) -> None:
     if "transactional_db" in request.fixturenames or (mark is not None and mark.kwargs.get("transaction")):
         request.getfixturevalue("transactional_db")
         EncryptionKey.objects.all().delete()
-        manager.reset()
+        engine.reset()
 
 
 @pytest.fixture

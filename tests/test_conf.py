@@ -12,7 +12,7 @@ from django.test import override_settings
 from django.views.debug import SafeExceptionReporterFilter
 from pytest_django import Settings as DjangoSettings
 
-from django_asherah import conf, manager
+from django_asherah import conf, engine
 from django_asherah.conf import find_problems, get_settings
 
 WEST = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -255,7 +255,7 @@ def test_what_is_wrong_is_refused_at_use(settings: DjangoSettings, given: Any, i
     settings.ASHERAH = given
 
     with pytest.raises(ImproperlyConfigured) as caught:
-        manager.get_session()
+        engine.get_session()
 
     assert f"({id})" in str(caught.value)
     assert fragments[0] in str(caught.value)
@@ -297,7 +297,7 @@ def test_a_static_key_that_is_wrong_is_not_shown(settings: DjangoSettings, key: 
 def test_the_static_key_is_in_no_repr_and_on_no_debug_page(settings: DjangoSettings) -> None:
     settings.ASHERAH = STATIC
 
-    shown = [get_settings(), manager.get_factory(), manager.get_factory().kms, manager.get_session()]
+    shown = [get_settings(), engine.get_factory(), engine.get_factory().kms, engine.get_session()]
     assert KEY not in repr(shown)
     assert KEY not in repr(SafeExceptionReporterFilter().get_safe_settings())
 
@@ -305,8 +305,8 @@ def test_the_static_key_is_in_no_repr_and_on_no_debug_page(settings: DjangoSetti
 def test_settings_are_read_on_access() -> None:
     with override_settings(ASHERAH={**STATIC, "PARTITION": "one"}):
         assert get_settings().partition == "one"
-        assert manager.get_session().partition.intermediate_key_id == "_IK_one_clinic_records"
+        assert engine.get_session().partition.intermediate_key_id == "_IK_one_clinic_records"
     with override_settings(ASHERAH={**STATIC, "PARTITION": "two"}):
-        assert manager.get_session().partition.intermediate_key_id == "_IK_two_clinic_records"
+        assert engine.get_session().partition.intermediate_key_id == "_IK_two_clinic_records"
 
-    assert manager.get_session().partition.intermediate_key_id == "_IK_default_suite_tests"
+    assert engine.get_session().partition.intermediate_key_id == "_IK_default_suite_tests"

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from pytest_django import Settings as DjangoSettings
 
-from django_asherah import health, manager
+from django_asherah import health, engine
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.memory import MemoryMetastore
@@ -71,8 +71,8 @@ def test_a_fresh_process_is_healthy_and_asks_nobody(settings: DjangoSettings) ->
 
 
 def test_the_keys_in_hand_are_counted() -> None:
-    manager.get_session().encrypt(b"x")
-    manager.get_session("another").encrypt(b"x")
+    engine.get_session().encrypt(b"x")
+    engine.get_session("another").encrypt(b"x")
     assert health.check() == health.Health(keys_in_hand=3)
 
 
@@ -90,7 +90,7 @@ def test_deep_reads_the_key_table(settings: DjangoSettings) -> None:
 
 
 def test_deep_opens_the_newest_system_key(settings: DjangoSettings) -> None:
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     assert health.check(deep=True).ok
     settings.ASHERAH = as_asherah(METASTORE="tests.test_health.same_metastore", KMS_OPTIONS={"key": "00" * 32})
     found = health.check(deep=True)
@@ -102,7 +102,7 @@ def test_deep_asks_each_region_alone_and_one_is_enough(
     settings: DjangoSettings, regions: dict[str, MotoRegion]
 ) -> None:
     settings.ASHERAH = aws(regions)
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     assert health.check(deep=True) == health.Health(keys_in_hand=2)
 
     settings.ASHERAH = aws(regions, **{EAST: refused_url()})
@@ -128,7 +128,7 @@ def test_no_region_left_is_a_problem_for_a_process_without_keys_only(
 ) -> None:
     settings.ASHERAH = aws(regions, **{WEST: refused_url(), EAST: refused_url()})
     with pytest.raises(KMSError):
-        manager.get_session().encrypt(b"x")
+        engine.get_session().encrypt(b"x")
 
     found = health.check()
     assert found.problems == ("no region's KMS answers: us-west-2, us-east-1",)
@@ -140,7 +140,7 @@ def test_a_process_with_keys_in_hand_works_on_without_any_region(
 ) -> None:
     settings.ASHERAH = aws(regions)
     settings.ASHERAH["KMS_OPTIONS"]["read_timeout"] = 0.3
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     try:
         for server in regions.values():
             server.pause()
@@ -156,5 +156,5 @@ def test_a_process_with_keys_in_hand_works_on_without_any_region(
 
 def test_a_kms_without_regions_is_asked_as_a_whole(settings: DjangoSettings) -> None:
     settings.ASHERAH = as_asherah(METASTORE="memory", KMS="tests.test_health.own_kms", KMS_OPTIONS={})
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     assert health.check(deep=True) == health.Health(keys_in_hand=2)

@@ -59,11 +59,11 @@ def run(code: str, directory: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "module",
-    ["fields", "models", "manager", "checks", "signals", "exceptions", "conf", "kms", "metastores.database", "apps"],
+    ["fields", "models", "engine", "checks", "signals", "exceptions", "conf", "kms", "metastores.database", "apps"],
 )
 def test_importing_loads_no_boto3_and_opens_no_key(tmp_path: Path, module: str) -> None:
     run(
-        f"import django_asherah.{module}\nfrom django_asherah import manager\nassert manager._running is None",
+        f"import django_asherah.{module}\nfrom django_asherah import engine\nassert engine._running is None",
         tmp_path,
     )
 

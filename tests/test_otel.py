@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pytest_django import Settings as DjangoSettings
 
-from django_asherah import manager, otel
+from django_asherah import engine, otel
 from django_asherah.envelope.session import Session
 from django_asherah.exceptions import DecryptionError, KMSError
 from django_asherah.metastores.memory import MemoryMetastore
@@ -71,7 +71,7 @@ def west() -> Iterator[MotoRegion]:
 
 
 def test_values_are_counted(measured: Measured) -> None:
-    session = manager.get_session()
+    session = engine.get_session()
     texts = [session.encrypt(b"x") for _ in range(5)]
     for text in texts[:3]:
         session.decrypt(text)
@@ -80,11 +80,11 @@ def test_values_are_counted(measured: Measured) -> None:
 
 
 def test_what_fails_is_counted_by_the_class_of_its_error(measured: Measured) -> None:
-    record = manager.get_session().encrypt(b"x")
+    record = engine.get_session().encrypt(b"x")
     sealed = record.rpartition('"Data":"')[2]
     for bad in ("no record", record.replace("_default_", "_other_"), record.replace(sealed[:4], "AAAA")):
         with pytest.raises(DecryptionError):
-            manager.get_session().decrypt(bad)
+            engine.get_session().decrypt(bad)
 
     assert measured.counts("django_asherah.operations") == {
         "encrypt ok": 1,
@@ -95,12 +95,12 @@ def test_what_fails_is_counted_by_the_class_of_its_error(measured: Measured) -> 
 
 
 def test_hits_and_misses_of_the_key_cache_are_counted(measured: Measured) -> None:
-    session = manager.get_session()
+    session = engine.get_session()
     record = session.encrypt(b"x")  # Asks for both keys, and makes them.
     session.decrypt(record)
     session.decrypt(record)
-    manager.reset()
-    manager.get_session().decrypt(record)  # Asks for both again.
+    engine.reset()
+    engine.get_session().decrypt(record)  # Asks for both again.
 
     assert measured.counts("django_asherah.key_cache.lookups") == {
         "intermediate miss": 2,
@@ -125,11 +125,11 @@ def test_kms_calls_are_timed_by_region_and_outcome(
                 "session": boto3.Session(**ACCESS),
             },
         )
-        record = manager.get_session().encrypt(b"x")
-        manager.reset()
-        manager.get_session().decrypt(record)
+        record = engine.get_session().encrypt(b"x")
+        engine.reset()
+        engine.get_session().decrypt(record)
         METASTORE.records.clear()
-        manager.reset()
+        engine.reset()
         west_arn = settings.ASHERAH["REGIONS"][west.region]
         settings.ASHERAH = {
             **settings.ASHERAH,
@@ -138,7 +138,7 @@ def test_kms_calls_are_timed_by_region_and_outcome(
             "KMS_OPTIONS": {"endpoint_urls": {"us-east-1": east.url}, "session": boto3.Session(**ACCESS)},
         }
         with pytest.raises(KMSError):
-            manager.get_session().encrypt(b"x")
+            engine.get_session().encrypt(b"x")
 
     points = measured.points("django_asherah.kms.duration")
     seen = {tuple(value for _, value in attributes): point.count for attributes, point in points.items()}
@@ -164,19 +164,19 @@ def test_fields_are_counted_as_well(measured: Measured, db: None) -> None:
 def test_what_is_not_instrumented_is_no_slower(settings: DjangoSettings) -> None:
     """No code stands in the way of a session that nobody watches, and none is left when the watching ends."""
     settings.ASHERAH = as_asherah(METASTORE="memory")
-    assert type(manager.get_session()) is Session
+    assert type(engine.get_session()) is Session
     measured = Measured()
     otel.instrument(measured.provider)
-    assert type(manager.get_session()) is not Session
+    assert type(engine.get_session()) is not Session
     otel.uninstrument()
-    assert type(manager.get_session()) is Session
-    manager.get_session().encrypt(b"x")
+    assert type(engine.get_session()) is Session
+    engine.get_session().encrypt(b"x")
     assert measured.counts("django_asherah.operations") == {}
 
 
 def test_instrumenting_twice_counts_once(measured: Measured) -> None:
     otel.instrument(measured.provider)
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
 
     assert measured.counts("django_asherah.operations") == {"encrypt ok": 1}
 
@@ -184,6 +184,6 @@ def test_instrumenting_twice_counts_once(measured: Measured) -> None:
 def test_every_way_to_encrypt_or_decrypt_is_watched(measured: Measured) -> None:
     """Fails when ``Session`` gets a public method that uses keys and that ``otel`` does not know."""
     needs_no_key = {"read", "to_json"}
-    watched = vars(type(manager.get_session()))
+    watched = vars(type(engine.get_session()))
     public = {name for name, member in vars(Session).items() if callable(member) and not name.startswith("_")}
     assert public - needs_no_key <= watched.keys()

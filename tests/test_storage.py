@@ -24,7 +24,7 @@ from django.test import override_settings
 from moto import mock_aws
 from storages.backends.s3 import S3Storage
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.files import CHUNK_LENGTH, FILE_START, Header, read_header, seal_chunks
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.session import SessionFactory
@@ -249,7 +249,7 @@ class TestTampering:
             EncryptedStorage(inner, partition="elsewhere").open("x")
 
     def test_a_columns_record_begins_no_file(self, storage: EncryptedStorage, small: bytes) -> None:
-        record = manager.get_session().encrypt(b"a column's value").encode()
+        record = engine.get_session().encrypt(b"a column's value").encode()
         self.refused(storage, Header(record).encode() + parts(small)[1][0])
 
     @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ class TestTampering:
             storage.size("x")
 
     def test_an_empty_chunk_at_the_end(self, storage: EncryptedStorage) -> None:
-        record, stream = manager.get_session().start_file()
+        record, stream = engine.get_session().start_file()
         chunks = stream.seal(0, b"x" * CHUNK_LENGTH, last=False) + stream.seal(1, b"", last=True)
         self.refused(storage, Header(record.encode()).encode() + chunks, InvalidRecordError)
 
@@ -450,9 +450,9 @@ class TestTransactions:
                 ):
                     storage.save("x", ContentFile(b"x"))
                 assert not inner.exists("x")
-                manager.get_session().encrypt(b"")
+                engine.get_session().encrypt(b"")
             with pytest.raises(ZeroDivisionError), transaction.atomic():
                 storage.save("x", ContentFile(b"x"))
                 raise ZeroDivisionError
-            manager.reset()
+            engine.reset()
             assert content(storage, "x") == b"x"

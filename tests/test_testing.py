@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import SimpleTestCase, TestCase
 
-from django_asherah import conf, manager, signals
+from django_asherah import conf, engine, signals
 from django_asherah.exceptions import DecryptionError, KeyNotFoundError, KMSError
 from django_asherah.kms.aws import AwsKMS
 from django_asherah.kms.regional import RegionalKMS
@@ -43,43 +43,43 @@ class TestOverride:
     def test_a_context_manager(self) -> None:
         outside = settings.ASHERAH
         with override_asherah():
-            factory = manager.get_factory()
+            factory = engine.get_factory()
             assert isinstance(factory.kms, StaticKMS)
             assert isinstance(factory.metastore, MemoryMetastore)
-            session = manager.get_session()
+            session = engine.get_session()
             assert session.decrypt(session.encrypt(b"x")) == b"x"
         assert settings.ASHERAH is outside
-        assert manager.get_factory() is not factory
+        assert engine.get_factory() is not factory
 
     def test_functions_coroutines_and_methods(self) -> None:
         @override_asherah()
         def function() -> str:
-            return manager.get_factory().service
+            return engine.get_factory().service
 
         @override_asherah(SERVICE="own")
         async def coroutine() -> str:
-            return manager.get_factory().service
+            return engine.get_factory().service
 
         class Own:
             @override_asherah()
             def method(self) -> str:
-                return manager.get_factory().service
+                return engine.get_factory().service
 
         assert (function(), async_to_sync(coroutine)(), Own().method()) == ("test", "own", "test")
-        assert manager.get_factory().service == "suite"
+        assert engine.get_factory().service == "suite"
 
     def test_no_use_shares_keys_with_another(self) -> None:
         with override_asherah():
-            record = manager.get_session().encrypt(b"x")
+            record = engine.get_session().encrypt(b"x")
         with override_asherah(), pytest.raises(KeyNotFoundError):
-            manager.get_session().decrypt(record)
+            engine.get_session().decrypt(record)
 
     def test_uses_within_one_another(self) -> None:
         with override_asherah(PARTITION="outer"):
-            record = manager.get_session().encrypt(b"x")
+            record = engine.get_session().encrypt(b"x")
             with override_asherah(PARTITION="inner"), pytest.raises(DecryptionError):
-                manager.get_session().decrypt(record)
-            assert manager.get_session().decrypt(record) == b"x"
+                engine.get_session().decrypt(record)
+            assert engine.get_session().decrypt(record) == b"x"
 
     def test_the_settings_are_right(self) -> None:
         for options in ({}, {"kms": FakeKMS()}, {"METASTORE": "database"}):
@@ -111,11 +111,11 @@ def test_the_page_shows_tests_that_pass(tmp_path: Path) -> None:
 @override_asherah(PARTITION="of the class")
 class SimpleCase(SimpleTestCase):
     def test_the_class_is_decorated(self) -> None:
-        assert manager.get_session().partition.partition_id == "of the class"
+        assert engine.get_session().partition.partition_id == "of the class"
 
     @override_asherah(PARTITION="of the method")
     def test_a_method_is_decorated_in_turn(self) -> None:
-        assert manager.get_session().partition.partition_id == "of the method"
+        assert engine.get_session().partition.partition_id == "of the method"
 
 
 @override_asherah()
@@ -142,11 +142,11 @@ class DatabaseCase(TestCase):
 class TestFixtures:
     @pytest.mark.usefixtures("asherah")
     def test_asherah(self) -> None:
-        assert isinstance(manager.get_factory().kms, StaticKMS)
+        assert isinstance(engine.get_factory().kms, StaticKMS)
 
     def test_fake_kms(self, fake_kms: FakeKMS) -> None:  # noqa: F811 - the fixture
-        assert isinstance(manager.get_factory().kms, AwsKMS)
-        assert manager.get_session().encrypt(b"x")
+        assert isinstance(engine.get_factory().kms, AwsKMS)
+        assert engine.get_session().encrypt(b"x")
 
 
 @pytest.mark.usefixtures("no_network")
@@ -154,25 +154,25 @@ class TestFakeKMS:
     def test_is_a_kms_with_regions(self) -> None:
         kms = FakeKMS("eu-west-1", "eu-central-1")
         with override_asherah(kms):
-            running = manager.get_factory().kms
+            running = engine.get_factory().kms
             assert isinstance(running, RegionalKMS)
-            assert list(running.arns) == ["eu-west-1", "eu-central-1"]
-            manager.get_session().encrypt(b"x")
+            assert list(running.master_keys) == ["eu-west-1", "eu-central-1"]
+            engine.get_session().encrypt(b"x")
         assert kms.calls == {("eu-west-1", "GenerateDataKey"): 1, ("eu-central-1", "Encrypt"): 1}
 
     def test_any_region_is_enough(self) -> None:
         kms = FakeKMS("a", "b", "c")
         with override_asherah(kms):
-            record = manager.get_session().encrypt(b"x")
+            record = engine.get_session().encrypt(b"x")
             for region in kms.arns:
                 kms.switch_off()
                 kms.switch_on(region)
-                manager.get_factory().clear()
-                assert manager.get_session().decrypt(record) == b"x"
+                engine.get_factory().clear()
+                assert engine.get_session().decrypt(record) == b"x"
             kms.switch_off()
-            manager.get_factory().clear()
+            engine.get_factory().clear()
             with pytest.raises(KMSError) as caught:
-                manager.get_session().decrypt(record)
+                engine.get_session().decrypt(record)
             assert set(caught.value.failures) == {"a", "b", "c"}
             assert str(caught.value.failures["a"]) == "region a is switched off"
 
@@ -186,7 +186,7 @@ class TestFakeKMS:
         try:
             with override_asherah(kms):
                 kms.switch_off("us-west-2")
-                manager.get_session().encrypt(b"x")
+                engine.get_session().encrypt(b"x")
         finally:
             signals.region_failed.disconnect(listen)
         assert set(heard) == {"us-west-2"}
@@ -215,12 +215,12 @@ class TestFakeKMS:
         kms = FakeKMS("us-west-2", "us-east-1")
         with override_asherah(kms, METASTORE="database"):
             kms.switch_off("us-east-1")
-            record = manager.get_session().encrypt(b"x")
+            record = engine.get_session().encrypt(b"x")
             assert "not wrapped for us-east-1" in run("asherah_status")
             kms.switch_on()
             run("asherah_rewrap")
             assert "not wrapped for us-east-1" not in run("asherah_status")
             run("asherah_verify")
             kms.switch_off("us-west-2")
-            manager.get_factory().clear()
-            assert manager.get_session().decrypt(record) == b"x"
+            engine.get_factory().clear()
+            assert engine.get_session().decrypt(record) == b"x"

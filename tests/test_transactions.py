@@ -20,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import EncryptionError, KeyNotFoundError, MetastoreError
 from django_asherah.models import EncryptionKey
@@ -47,7 +47,7 @@ def rolled_back(alias: str) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def cold_start() -> None:
-    manager.reset()
+    engine.reset()
 
 
 def write(alias: str, text: str) -> int:
@@ -61,7 +61,7 @@ def stored(alias: str) -> dict[int, str]:
 
 def cold_factory() -> SessionFactory:
     """Return a factory like the one in use, that has opened no key."""
-    used = manager.get_factory()
+    used = engine.get_factory()
     return SessionFactory(used.service, used.product, used.metastore, used.kms, used.policy)
 
 
@@ -109,7 +109,7 @@ def test_a_key_made_in_a_savepoint_is_lost_with_the_block_around_it(alias: str) 
 def test_a_key_rotated_in_a_block_that_rolls_back_seals_nothing_afterwards(alias: str) -> None:
     first = write(alias, "before")
     with rolled_back(alias):
-        factory = manager.get_factory()
+        factory = engine.get_factory()
         factory.system_keys.rotate(factory.system_key_id)
         factory.intermediate_keys.rotate("_IK_default_suite_tests")
         write(alias, "undone")
@@ -124,7 +124,7 @@ def test_what_a_block_wrote_it_reads_itself_before_it_commits(alias: str) -> Non
     with transaction.atomic(using=alias):
         pk = write(alias, "within")
         assert Note.objects.using(alias).get(pk=pk).body == "within"
-        manager.reset()
+        engine.reset()
         assert Note.objects.using(alias).get(pk=pk).body == "within"
 
     assert read_cold(stored(alias)[pk]) == "within"
@@ -132,13 +132,13 @@ def test_what_a_block_wrote_it_reads_itself_before_it_commits(alias: str) -> Non
 
 def test_a_record_from_a_block_that_rolled_back_is_refused_and_not_guessed(alias: str) -> None:
     with rolled_back(alias):
-        record = manager.get_session().encrypt(b"undone")
+        record = engine.get_session().encrypt(b"undone")
 
     if VENDOR == "sqlite":  # Its key went with the block.
         with pytest.raises(KeyNotFoundError, match="_IK_default_suite_tests created"):
-            manager.get_session().decrypt(record)
+            engine.get_session().decrypt(record)
     else:
-        assert manager.get_session().decrypt(record) == b"undone"
+        assert engine.get_session().decrypt(record) == b"undone"
 
 
 def test_commit_callbacks_that_a_test_runs_without_a_commit_change_nothing(alias: str) -> None:
@@ -153,7 +153,7 @@ def test_commit_callbacks_that_a_test_runs_without_a_commit_change_nothing(alias
 def test_a_commit_callback_may_encrypt(alias: str) -> None:
     records: list[str] = []
     with transaction.atomic(using=alias):
-        transaction.on_commit(lambda: records.append(manager.get_session().encrypt(b"on commit")), using=alias)
+        transaction.on_commit(lambda: records.append(engine.get_session().encrypt(b"on commit")), using=alias)
         write(alias, "within")
 
     assert [read_cold(record) for record in records] == ["on commit"]
@@ -175,10 +175,10 @@ def test_with_autocommit_off_a_rollback_takes_no_key_that_is_used_again(alias: s
 
 def test_a_begin_that_was_sent_by_hand_is_noticed(alias: str) -> None:
     execute(alias, "BEGIN")
-    manager.get_session().encrypt(b"undone")
+    engine.get_session().encrypt(b"undone")
     execute(alias, "ROLLBACK")
 
-    assert read_cold(manager.get_session().encrypt(b"kept")) == "kept"
+    assert read_cold(engine.get_session().encrypt(b"kept")) == "kept"
 
 
 def test_once_committed_a_key_is_trusted_without_another_look(alias: str) -> None:
@@ -206,7 +206,7 @@ def test_only_a_key_of_unknown_origin_is_looked_for_from_outside(settings: Setti
             for number in range(5):
                 write(file_alias, f"under a new key {number}")
         assert opened == []
-        manager.reset()
+        engine.reset()
         with transaction.atomic(using=file_alias):
             for number in range(5):
                 write(file_alias, f"under a committed key {number}")
@@ -245,7 +245,7 @@ def test_whatever_is_written_rolled_back_rotated_and_forgotten_every_row_that_st
 ) -> None:
     execute(alias, "DELETE FROM testapp_note")
     execute(alias, "DELETE FROM encryption_key")
-    manager.reset()
+    engine.reset()
     for step in program:
         perform(alias, step)
         require_all_readable(alias)
@@ -257,9 +257,9 @@ def perform(alias: str, step: Any) -> None:
             write(alias, "a text")
             require_all_readable(alias)
         case "forget":
-            manager.get_factory().clear()
+            engine.get_factory().clear()
         case "rotate":
-            manager.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
+            engine.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
         case ("commit", steps):
             with transaction.atomic(using=alias):
                 perform_all(alias, steps)
@@ -328,7 +328,7 @@ class TestAtomicRequests:
         for number in range(4):
             client.post("/notes/create-and-fail/", {"body": "undone"})
             client.post("/notes/create/", {"body": f"kept {number}"})
-            manager.get_factory().clear()
+            engine.get_factory().clear()
 
         assert [read_cold(record) for record in stored("default").values()] == [f"kept {n}" for n in range(4)]
 
@@ -371,15 +371,15 @@ class TestDataInAnotherDatabase:
         write("other", "kept")
 
         with rolled_back(file_alias):
-            manager.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
+            engine.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
             with pytest.raises(EncryptionError, match="is not committed in database 'file' yet"):
                 write("other", "lost if it were written")
 
     @sqlite_only
     def test_sqlite_takes_data_under_a_key_that_others_see_already(self, settings: Settings, file_alias: str) -> None:
         settings.ASHERAH = as_asherah(DATABASE=file_alias)
-        manager.get_session().encrypt(b"makes the key")
-        manager.reset()
+        engine.get_session().encrypt(b"makes the key")
+        engine.reset()
 
         with rolled_back(file_alias):
             Note.objects.using(file_alias).create(body="undone")
@@ -389,7 +389,7 @@ class TestDataInAnotherDatabase:
 
     @sqlite_only
     def test_in_memory_a_key_in_hand_serves_inside_a_block(self) -> None:
-        manager.get_session().encrypt(b"makes the key")
+        engine.get_session().encrypt(b"makes the key")
 
         with rolled_back("default"):
             pk = write("other", "kept")
@@ -411,13 +411,13 @@ class TestDataInAnotherDatabase:
 
 @postgresql_only
 def test_an_aborted_transaction_can_still_encrypt_and_decrypt(alias: str) -> None:
-    before = manager.get_session().encrypt(b"before")
-    manager.reset()
+    before = engine.get_session().encrypt(b"before")
+    engine.reset()
     with rolled_back(alias):
         with suppress(DatabaseError):
             execute(alias, "SELECT nonsense")
-        assert manager.get_session().decrypt(before) == b"before"
-        within = manager.get_session("another").encrypt(b"within")
+        assert engine.get_session().decrypt(before) == b"before"
+        within = engine.get_session("another").encrypt(b"within")
 
     assert cold_factory().get_session("another").decrypt(within) == b"within"
 
@@ -427,9 +427,9 @@ def test_in_a_broken_block_sqlite_gives_an_error_and_no_key(alias: str) -> None:
     with rolled_back(alias):
         transaction.set_rollback(True, using=alias)
         with pytest.raises(MetastoreError, match="TransactionManagementError"):
-            manager.get_session().encrypt(b"x")
+            engine.get_session().encrypt(b"x")
 
-    assert read_cold(manager.get_session().encrypt(b"kept")) == "kept"
+    assert read_cold(engine.get_session().encrypt(b"kept")) == "kept"
 
 
 @servers_only
@@ -448,8 +448,8 @@ def test_a_snapshot_that_is_older_than_a_key_does_not_hide_it(
         assert EncryptionKey.objects.using(alias).count() == 0
         theirs = in_thread(lambda: cold_factory().get_session("default").encrypt(b"theirs"))
         assert EncryptionKey.objects.using(alias).count() == 0
-        assert manager.get_session().decrypt(theirs) == b"theirs"
-        manager.reset()
+        assert engine.get_session().decrypt(theirs) == b"theirs"
+        engine.reset()
         pk = write(alias, "under their key")
 
     assert EncryptionKey.objects.using(alias).count() == 2
@@ -464,16 +464,16 @@ class TestThreadsOnOneFile:
 
     def test_a_key_that_is_not_committed_serves_no_other_thread(self) -> None:
         with rolled_back("file"):
-            pending = manager.get_session().encrypt(b"undone")
+            pending = engine.get_session().encrypt(b"undone")
             with pytest.raises(MetastoreError, match="database is locked"):
-                in_thread(lambda: manager.get_session().encrypt(b"x"))
+                in_thread(lambda: engine.get_session().encrypt(b"x"))
             with pytest.raises(KeyNotFoundError):
-                in_thread(lambda: manager.get_session().decrypt(pending))
-            assert manager.get_session().decrypt(pending) == b"undone"
+                in_thread(lambda: engine.get_session().decrypt(pending))
+            assert engine.get_session().decrypt(pending) == b"undone"
 
-        theirs = in_thread(lambda: manager.get_session().encrypt(b"theirs"))
+        theirs = in_thread(lambda: engine.get_session().encrypt(b"theirs"))
         assert read_cold(theirs) == "theirs"
-        assert manager.get_session().decrypt(theirs) == b"theirs"
+        assert engine.get_session().decrypt(theirs) == b"theirs"
 
     def test_a_reader_in_another_thread_settles_no_key_for_the_one_that_rolls_back(self) -> None:
         written, checked = threading.Event(), threading.Event()
@@ -482,7 +482,7 @@ class TestThreadsOnOneFile:
             assert written.wait(30)
             for _ in range(3):
                 with suppress(MetastoreError):
-                    manager.get_session().encrypt(b"x")
+                    engine.get_session().encrypt(b"x")
             checked.set()
 
         thread = threading.Thread(target=lambda: in_thread(look))
@@ -501,7 +501,7 @@ class TestThreadsOnOneFile:
 class TestFlush:
     def test_a_flush_takes_the_opened_keys_along(self) -> None:
         write("default", "flushed")
-        held = manager.get_session()
+        held = engine.get_session()
 
         call_command("flush", interactive=False, verbosity=0)
 

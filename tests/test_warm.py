@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.kms.static import StaticKMS
 from tests.databases import as_asherah
 from tests.testapp.models import Compact, Note, Tenancy
@@ -62,7 +62,7 @@ OPERATIONS: dict[str, tuple[Callable[[], Any], int]] = {
     "read several partitions": (lambda: read_all(Tenancy), 1),
     "read compact": (lambda: read_all(Compact), 1),
     "values": (lambda: list(Note.objects.values("body", "other_body")), 1),
-    "a session": (lambda: manager.get_session("left").decrypt(manager.get_session("left").encrypt(b"x")), 0),
+    "a session": (lambda: engine.get_session("left").decrypt(engine.get_session("left").encrypt(b"x")), 0),
 }
 
 
@@ -87,7 +87,7 @@ def test_nor_inside_a_transaction() -> None:
 
 def test_cold_a_read_costs_one_unwrap_and_one_query_for_each_key_above_the_values() -> None:
     Note.objects.bulk_create([Note(body=str(n)) for n in range(30)])
-    manager.get_factory().clear()
+    engine.get_factory().clear()
     with CaptureQueriesContext(connection) as sent:
         assert len(read_all(Note)) == 31
     assert len([query for query in sent if "encryption_key" in query["sql"]]) == 2

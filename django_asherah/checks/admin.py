@@ -55,7 +55,7 @@ def _check_headings(model_admin: Any) -> Iterator[CheckMessage]:
         field = find_encrypted(model_admin.model, name) if isinstance(name, str) else None
         if field is not None:
             yield CheckWarning(
-                f"'list_display' names the encrypted field {field.place}, whose heading sorts when it is clicked on, "
+                f"'list_display' names the encrypted field {field.full_name}, whose heading sorts when it is clicked on, "
                 "which fails.",
                 hint="Name the columns to sort by in 'sortable_by', without this one.",
                 obj=type(model_admin),

@@ -30,7 +30,7 @@ def _check_versions() -> Iterator[CheckMessage]:
         for field in _find_encrypted(model._meta.concrete_model._meta.local_fields):
             if field.name in _get_version_fields(revisions, model, field.name):
                 yield CheckWarning(
-                    f"django-reversion writes the encrypted field {field.place} into its versions in clear.",
+                    f"django-reversion writes the encrypted field {field.full_name} into its versions in clear.",
                     hint="Register the model with 'exclude', or use django-simple-history: it keeps encrypted copies.",
                     obj=model,
                     id="asherah.W116",
@@ -54,7 +54,7 @@ def _check_log() -> Iterator[CheckMessage]:
         for field in _find_encrypted(model._meta.fields):
             if field.name in written:
                 yield CheckWarning(
-                    f"django-auditlog writes the encrypted field {field.place} into its log in clear.",
+                    f"django-auditlog writes the encrypted field {field.full_name} into its log in clear.",
                     hint="Register the model with 'exclude_fields'. The documentation says which masks are enough.",
                     obj=model,
                     id="asherah.W117",

@@ -51,7 +51,7 @@ def refuse(model: type[Model], place: object, id: str, option: str, items: Itera
         field = find_encrypted(model, path)
         if field is not None:
             yield Error(
-                f"{option} names the encrypted field {field.place}.",
+                f"{option} names the encrypted field {field.full_name}.",
                 hint="The database sees only random-looking records: it can't sort, compare or search them.",
                 obj=place,
                 id=f"asherah.{id}",

@@ -55,7 +55,7 @@ class Metastore(Protocol):
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Insert ``record`` if its (key id, creation time) is free; False if another record stands there."""
 
-    def is_lasting(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+    def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Tell whether ``record``, which this caller has just read or stored under ``meta``, is certain to last.
 
         True where it is committed. False where it may be the caller's own transaction that wrote it, which may
@@ -83,7 +83,7 @@ class RegionFailed:
     """A region's KMS failed. ``operation`` is the KMS action's name, for example ``Decrypt``."""
 
     region: str
-    arn: str
+    master_key: str
     operation: str
     cause: Exception
 

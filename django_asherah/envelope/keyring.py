@@ -275,7 +275,7 @@ class KeyRing(ABC):
     def _settle(self, key: CryptoKey, now: float) -> None:
         # Until the row is certain to last, the key is checked against it before every use: a rolled back
         # transaction takes the row away, and what is encrypted under such a key could never be read again.
-        lasting = self._metastore.is_lasting(key.meta, key.record)
+        lasting = self._metastore.is_committed(key.meta, key.record)
         key.usable_until = 0.0
         key.check_at = now + self._policy.revoke_check_interval if lasting else 0.0
 

@@ -1,13 +1,14 @@
-"""Partitions and the key ids made from them.
+"""Key ids: the kinds of keys, how an id is built, and how one is recognised.
 
-Source: ``go/appencryption/partition.go`` of godaddy/asherah. The ids are the wire format: parts joined by ``_``
-without escaping, so they may never be parsed back, only compared for equality.
+Source: ``go/appencryption/partition.go`` of godaddy/asherah. The ids are the wire format and may never change: parts
+joined by ``_`` without escaping, so that two different (partition, service, product) triples can make the same id.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from django_asherah.envelope.records import MAX_KEY_ID_LENGTH
 from django_asherah.exceptions import EncryptionError
@@ -17,9 +18,50 @@ NAME = re.compile(r"[A-Za-z0-9._-]+")
 system key id stands inside every intermediate key's record, so it must not need any."""
 
 
+class KeyKind(StrEnum):
+    """The kinds of keys that stand in the key table. Each kind's ids have a prefix of their own."""
+
+    SYSTEM = "system"
+    INTERMEDIATE = "intermediate"
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of this kind begin with."""
+        return _PREFIXES[self]
+
+
+_PREFIXES = {KeyKind.SYSTEM: "_SK_", KeyKind.INTERMEDIATE: "_IK_"}
+
+
+def kind_of(key_id: str) -> KeyKind | None:
+    """Return the kind of the key with this id; None for a row of the key table that is no key."""
+    return next((kind for kind, prefix in _PREFIXES.items() if key_id.startswith(prefix)), None)
+
+
 def system_key_id(service: str, product: str, suffix: str = "") -> str:
-    """Return ``_SK_{service}_{product}``, with ``_{suffix}`` after it if there is one."""
-    return "_".join(["_SK", service, product, *([suffix] if suffix else [])])
+    """Return ``_SK_{service}_{product}``, followed by ``_{suffix}`` if there is one."""
+    return KeyKind.SYSTEM.prefix + "_".join([service, product, *([suffix] if suffix else [])])
+
+
+def intermediate_key_id(partition_id: str, system_id: str) -> str:
+    """Return the id of a partition's intermediate key: ``_IK_{partition_id}_{service}_{product}``, and any suffix."""
+    return f"{KeyKind.INTERMEDIATE.prefix}{partition_id}{intermediate_id_tail(system_id)}"
+
+
+def intermediate_id_tail(system_id: str) -> str:
+    """Return what the ids of all intermediate keys under the system key id ``system_id`` end in."""
+    return f"_{system_id.removeprefix(KeyKind.SYSTEM.prefix)}"
+
+
+def partition_of(key_id: str, system_id: str) -> str | None:
+    """Return the partition whose intermediate key under ``system_id`` has this id, or None if none has.
+
+    Undoes :func:`intermediate_key_id`. The id alone does not prove whose key it is: the key of partition ``p`` of
+    service ``a_b`` has an id like one of partition ``p_a`` of service ``b``.
+    """
+    partition_id = key_id.removeprefix(KeyKind.INTERMEDIATE.prefix).removesuffix(intermediate_id_tail(system_id))
+    is_one = partition_id and intermediate_key_id(partition_id, system_id) == key_id
+    return partition_id if is_one else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +85,7 @@ class Partition:
             _check_name("key suffix", self.suffix)
         _check_partition_id(self.partition_id)
         system_id = system_key_id(self.service, self.product, self.suffix)
-        key_id = f"_IK_{self.partition_id}{system_id.removeprefix('_SK')}"
+        key_id = intermediate_key_id(self.partition_id, system_id)
         if len(key_id) > MAX_KEY_ID_LENGTH:
             raise EncryptionError(
                 f"partition of {len(self.partition_id)} characters makes a key id of {len(key_id)} characters; "

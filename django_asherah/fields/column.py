@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import models
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.compact import is_compact
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, InvalidRecordError
@@ -32,7 +32,7 @@ class ColumnMixin:
         """
         if self.allow_plaintext and self.is_plaintext(raw):
             return self.load_plaintext(raw)
-        return self._load(manager.get_session(self.partition).decrypt(raw))
+        return self._load(engine.get_session(self.partition).decrypt(raw))
 
     def reseal(self, raw: Any) -> str | bytes:
         """Return the same value in a new record of the field's format, under the newest key.
@@ -42,7 +42,7 @@ class ColumnMixin:
         """
         if self.is_plaintext(raw):
             return self.seal_plaintext(raw)
-        session = manager.get_session(self.partition)
+        session = engine.get_session(self.partition)
         return self.format.seal(session, session.decrypt(raw))
 
     def is_plaintext(self, raw: Any) -> bool:
@@ -66,7 +66,7 @@ class ColumnMixin:
         """
         self.load_plaintext(text)
         payload = text.encode() if isinstance(text, str) else text
-        return self.format.seal(manager.get_session(self.partition), payload)
+        return self.format.seal(engine.get_session(self.partition), payload)
 
     def open_plaintext(self, raw: Any) -> str:
         """Return what a record seals as the text that an unencrypted column would hold: undoes :meth:`seal_plaintext`.
@@ -74,7 +74,7 @@ class ColumnMixin:
         Raises:
             AsherahError: it can't be opened, or seals no value of this field.
         """
-        payload = manager.get_session(self.partition).decrypt(raw)
+        payload = engine.get_session(self.partition).decrypt(raw)
         self._load(payload)
         return decode_text(payload)
 
@@ -85,7 +85,7 @@ class ColumnMixin:
             InvalidRecordError: it is not a record.
             PartitionMismatchError: it is a compact record of another partition.
         """
-        return manager.get_session(self.partition).read(raw).key.parent_key_meta
+        return engine.get_session(self.partition).read(raw).key.parent_key_meta
 
     def raw_field(self) -> models.Field[Any, Any]:
         """Return a field that reads the column as it is."""

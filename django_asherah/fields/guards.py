@@ -38,7 +38,7 @@ _INSTEAD = (
 
 def refuse_lookup(field: EncryptedFieldMixin, name: str) -> FieldError:
     """Return the error for a lookup, transform or key path on ``field``."""
-    return FieldError(f"{field.place} is encrypted: {name!r} can't look into it. {_INSTEAD}")
+    return FieldError(f"{field.full_name} is encrypted: {name!r} can't look into it. {_INSTEAD}")
 
 
 class EncryptedExact(Exact):
@@ -78,7 +78,7 @@ def require_records(field: EncryptedFieldMixin, expression: Any) -> None:
     """
     if not _yields_records(field, expression):
         raise FieldError(
-            f"{field.place} is encrypted: the database would store what {type(expression).__name__} computes, and "
+            f"{field.full_name} is encrypted: the database would store what {type(expression).__name__} computes, and "
             "not a record. Assign a plain value, an F() of an encrypted field of the same kind and partition (and "
             "without allow_plaintext), or a Value() with such an output_field."
         )
@@ -142,7 +142,7 @@ def _refuse_computing(expression: Any) -> None:
             continue
         if isinstance(source, EncryptedCol) and not _hands_on(expression):
             raise FieldError(
-                f"{source.field.place} is encrypted: {type(expression).__name__} would work on its records. {_INSTEAD}"
+                f"{source.field.full_name} is encrypted: {type(expression).__name__} would work on its records. {_INSTEAD}"
             )
         if isinstance(source, WhereNode):
             _refuse_comparing(source)
@@ -183,7 +183,7 @@ def _refuse_sorting(query: Query) -> None:
         for field in _named_fields(query, item):
             if _is_encrypted(field):
                 raise FieldError(
-                    f"{field.place} is encrypted: its records have no useful order, and no two are equal. "
+                    f"{field.full_name} is encrypted: its records have no useful order, and no two are equal. "
                     "Sort or compare in Python, or by another column."
                 )
 
@@ -242,6 +242,6 @@ def _refuse_folding(query: Query) -> None:
     for column in columns:
         if isinstance(column, EncryptedCol):
             raise FieldError(
-                f"{column.field.place} is encrypted: no two of its records are equal, so rows can't be grouped by it "
+                f"{column.field.full_name} is encrypted: no two of its records are equal, so rows can't be grouped by it "
                 "or made distinct. Do it in Python."
             )

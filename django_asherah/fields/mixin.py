@@ -15,7 +15,7 @@ from django.db.models.expressions import BaseExpression, Col, Combinable
 from django.utils.functional import cached_property
 from msgspec import Struct
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.exceptions import (
     AsherahError,
     DecryptionError,
@@ -167,7 +167,7 @@ class EncryptedFieldMixin(ColumnMixin, GenericField[Set_contra, Get_co]):
             return self._sealed(self._given(model_instance, add), is_new=add)
         except AsherahError as exc:
             # The frames below hold the value, and a debug page shows what frames hold.
-            raise exc.at(self.place).with_traceback(None)  # noqa: B904 - it is the same error
+            raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
 
     def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return the record to store, or an expression that certainly yields one.
@@ -178,11 +178,11 @@ class EncryptedFieldMixin(ColumnMixin, GenericField[Set_contra, Get_co]):
         try:
             sealed = value if value.__class__ is SealedValue else self._sealed(value)
             if sealed.__class__ is SealedValue:
-                if connection.alias != manager.keys_alias:  # Most often it is, and a call costs more than this.
-                    manager.require_lasting_key(self.partition, connection.alias)
+                if connection.alias != engine.keys_alias:  # Most often it is, and a call costs more than this.
+                    engine.require_committed_key(self.partition, connection.alias)
                 return sealed.record
         except AsherahError as exc:
-            raise exc.at(self.place).with_traceback(None)  # noqa: B904 - it is the same error
+            raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
         if sealed is not None:
             require_records(self, sealed)
         return sealed
@@ -202,15 +202,15 @@ class EncryptedFieldMixin(ColumnMixin, GenericField[Set_contra, Get_co]):
             if self.allow_plaintext:
                 return self.open(value)
             # The payload gets no name here: this is the one frame that an error keeps.
-            return self._load(manager.get_session(self.partition).decrypt(value))
+            return self._load(engine.get_session(self.partition).decrypt(value))
         except AsherahError as exc:
             if is_tolerated() and isinstance(exc, DecryptionError | KeyNotFoundError):
                 return Unreadable(self, value)
-            raise exc.at(self.place).with_traceback(None)  # noqa: B904 - it is the same error
+            raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         """Refuse: Django asks for this only to compare the column with a value."""
-        raise FieldError(f"{self.place} is encrypted: the database can't compare it with a value")
+        raise FieldError(f"{self.full_name} is encrypted: the database can't compare it with a value")
 
     def get_lookup(self, lookup_name: str) -> type[Lookup[Any]] | None:
         """Return the lookup for ``isnull`` and ``exact`` (of None); refuse every other one."""
@@ -245,7 +245,7 @@ class EncryptedFieldMixin(ColumnMixin, GenericField[Set_contra, Get_co]):
         return self.partition, type(self), self.record_format
 
     @property
-    def place(self) -> str:
+    def full_name(self) -> str:
         """The field's full name for messages, for example ``clinic.Patient.ssn``."""
         model = getattr(self, "model", None)
         return f"{model._meta.label}.{self.name}" if model else type(self).__name__
@@ -269,7 +269,7 @@ class EncryptedFieldMixin(ColumnMixin, GenericField[Set_contra, Get_co]):
         except Exception as exc:
             reason = type(exc).__name__
         else:
-            return SealedValue(self.format.seal(manager.get_session(self.partition), payload))
+            return SealedValue(self.format.seal(engine.get_session(self.partition), payload))
         # Raised here, because the cause's message, arguments and frames may hold the value.
         raise EncryptionError(f"it can't hold the {type(value).__name__} that was given ({reason})")
 

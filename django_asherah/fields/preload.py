@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.models import ExpressionWrapper, F, QuerySet
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError
 from django_asherah.fields.mixin import EncryptedFieldMixin
@@ -42,7 +42,7 @@ def load_keys(metas: Iterable[KeyMeta | None]) -> None:
     Raises:
         MetastoreError: the key table can't be read.
     """
-    manager.get_factory().load_keys(meta for meta in metas if meta is not None)
+    engine.get_factory().load_keys(meta for meta in metas if meta is not None)
 
 
 def raw_value(field: EncryptedFieldMixin) -> ExpressionWrapper:

@@ -61,7 +61,7 @@ class EncryptedDateTimeField(EncryptedFieldMixin[Set_contra, Get_co], models.Dat
         if settings.USE_TZ and timezone.is_naive(moment):
             # Django's own warning says the value.
             warnings.warn(
-                f"{self.place} received a naive datetime while time zone support is active.",
+                f"{self.full_name} received a naive datetime while time zone support is active.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -8,7 +8,7 @@ from typing import Any
 from django.db import models
 from django.db.models.expressions import Value
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.exceptions import DecryptionError, EncryptionError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import output_field
@@ -86,7 +86,7 @@ class EncryptedJSONField(EncryptedFieldMixin[Set_contra, Get_co], models.JSONFie
 
     def _null(self) -> SealedValue:
         """Return JSON's null, which Django has users write as such an expression."""
-        return SealedValue(self.format.seal(manager.get_session(self.partition), b"null"))
+        return SealedValue(self.format.seal(engine.get_session(self.partition), b"null"))
 
 
 def _encode_json(text: str) -> bytes:

@@ -67,7 +67,7 @@ class AwsKMS:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         others = (region for region in regions if region != preferred_region)
-        self.arns = {region: regions[region] for region in (preferred_region, *others)}
+        self.master_keys = {region: regions[region] for region in (preferred_region, *others)}
         self._config = Config(
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
@@ -101,7 +101,7 @@ class AwsKMS:
         Raises:
             KMSError: no region could; ``failures`` has each one's cause.
         """
-        return self._unwrap(decode_wrapped(wrapped), self._health.order(self.arns))[1]
+        return self._unwrap(decode_wrapped(wrapped), self._health.order(self.master_keys))[1]
 
     def decrypt_key_in(self, region: str, wrapped: bytes) -> bytearray:
         """Unwrap a system key in ``region`` alone.
@@ -134,7 +134,7 @@ class AwsKMS:
             KMSError: it isn't, or the region does not answer.
         """
         try:
-            key = self._call(region, "DescribeKey", _key_metadata, KeyId=self.arns[region])
+            key = self._call(region, "DescribeKey", _key_metadata, KeyId=self.master_keys[region])
         except Exception as exc:
             cause = safe(exc)
             raise self._region_error(region, "could not be asked", cause) from cause
@@ -153,35 +153,35 @@ class AwsKMS:
             KMSError: it can't.
         """
         try:
-            self._call(region, "Encrypt", _ciphertext, KeyId=self.arns[region], Plaintext=os.urandom(KEY_LENGTH))
+            self._call(region, "Encrypt", _ciphertext, KeyId=self.master_keys[region], Plaintext=os.urandom(KEY_LENGTH))
         except Exception as exc:
             cause = safe(exc)
             raise self._region_error(region, "can't wrap a key", cause) from cause
 
-    def rewrap(self, wrapped: bytes, *, old_arns: Iterable[str] = (), allow_missing: bool = False) -> bytes:
+    def rewrap(self, wrapped: bytes, *, old_master_keys: Iterable[str] = (), allow_missing: bool = False) -> bytes:
         """Wrap the same system key for exactly the configured regions; what already is right stays as it is.
 
         Every KEK of the result was decrypted in its own region alone and opens the system key.
 
         Args:
             wrapped: what :meth:`encrypt_key` returned.
-            old_arns: ARNs that are no longer configured, but may be asked to unwrap this once.
+            old_master_keys: ARNs that are no longer configured, but may be asked to unwrap this once.
             allow_missing: go on when a region does not answer. A KEK that it already has is kept as it is.
 
         Raises:
             KMSError: no region unwraps it, or a configured region can't wrap it.
         """
         current = decode_wrapped(wrapped)
-        held = {entry.region: entry for entry in current.kms_keks if self.arns.get(entry.region) == entry.arn}
-        good, added, failures = self._wrap_again(current, held, old_arns)
+        held = {entry.region: entry for entry in current.kms_keks if self.master_keys.get(entry.region) == entry.arn}
+        good, added, failures = self._wrap_again(current, held, old_master_keys)
         if failures and not allow_missing:
             raise KMSError(f"not every region could wrap the system key: {_list(failures)}", failures)
-        if len(failures) == len(self.arns):
+        if len(failures) == len(self.master_keys):
             raise KMSError(f"no configured region could wrap the system key: {_list(failures)}", failures)
         added = [entry for entry in added if entry.region not in failures]
         kept = [held[region] for region in failures if region in held]
         new = {entry.region: entry for entry in (*good, *added, *kept)}
-        keks = [new[region] for region in self.arns if region in new]
+        keks = [new[region] for region in self.master_keys if region in new]
         if _same(keks, current.kms_keks):
             return wrapped
         return encode_wrapped(WrappedSystemKey(current.encrypted_key, keks))
@@ -191,18 +191,18 @@ class AwsKMS:
     def _wrap(self, key: bytes | bytearray) -> WrappedSystemKey:
         first, kek, failures = self._generate_data_key()
         lost = {region: cause for region, cause in failures.items() if isinstance(cause, _TIMEOUTS)}
-        added, failed = self._wrap_in(kek, [region for region in self.arns if region not in {first.region, *lost}])
+        added, failed = self._wrap_in(kek, [region for region in self.master_keys if region not in {first.region, *lost}])
         for region, cause in (lost | failed).items():
             self._report(region, "Encrypt", cause, "the new system key can't be opened there until it is re-wrapped")
         return WrappedSystemKey(Cipher(kek).seal(key), [first, *added])
 
     def _wrap_again(
-        self, current: WrappedSystemKey, held: Mapping[str, RegionKek], old_arns: Iterable[str]
+        self, current: WrappedSystemKey, held: Mapping[str, RegionKek], old_master_keys: Iterable[str]
     ) -> tuple[list[RegionKek], list[RegionKek], dict[str, Exception]]:
         """Return the KEKs of ``held`` that are right, new ones for the other regions, and what failed there."""
-        kek = self._recover_kek(current, old_arns)
+        kek = self._recover_kek(current, old_master_keys)
         good = [entry for entry in held.values() if self._decrypts(entry, kek)]
-        added, failures = self._wrap_in(kek, [region for region in self.arns if region not in {e.region for e in good}])
+        added, failures = self._wrap_in(kek, [region for region in self.master_keys if region not in {e.region for e in good}])
         for entry in added:
             if not self._decrypts(entry, kek):
                 failures[entry.region] = DecryptionError("its own KMS does not decrypt what it has just encrypted")
@@ -211,8 +211,8 @@ class AwsKMS:
     def _generate_data_key(self) -> tuple[RegionKek, bytes, dict[str, Exception]]:
         """Return the first region's KEK, wrapped and in clear, and what went wrong in the regions before it."""
         failures: dict[str, Exception] = {}
-        for region in self._health.order(self.arns):
-            arn = self.arns[region]
+        for region in self._health.order(self.master_keys):
+            arn = self.master_keys[region]
             try:
                 blob, kek = self._call(
                     region,
@@ -244,7 +244,7 @@ class AwsKMS:
         return keks, failures
 
     def _encrypt_kek(self, region: str, kek: bytes, notify: Listener) -> RegionKek | Exception:
-        arn = self.arns[region]
+        arn = self.master_keys[region]
         try:
             return RegionKek(region, arn, self._call(region, "Encrypt", _ciphertext, notify, KeyId=arn, Plaintext=kek))
         except Exception as exc:
@@ -256,7 +256,7 @@ class AwsKMS:
         for region in regions:
             for entry in wrapped.kms_keks:
                 if entry.region == region:
-                    opened = self._open_with(entry, self.arns[region], wrapped.encrypted_key)
+                    opened = self._open_with(entry, self.master_keys[region], wrapped.encrypted_key)
                     if not isinstance(opened, Exception):
                         return opened
                     failures[region] = opened
@@ -272,12 +272,12 @@ class AwsKMS:
         except Exception as exc:
             return safe(exc)
 
-    def _recover_kek(self, wrapped: WrappedSystemKey, old_arns: Iterable[str]) -> bytes:
-        """Return the KEK, from a configured region or else from one of ``old_arns``."""
+    def _recover_kek(self, wrapped: WrappedSystemKey, old_master_keys: Iterable[str]) -> bytes:
+        """Return the KEK, from a configured region or else from one of ``old_master_keys``."""
         try:
-            kek, key = self._unwrap(wrapped, self._health.order(self.arns))
+            kek, key = self._unwrap(wrapped, self._health.order(self.master_keys))
         except KMSError as exc:
-            kek, key = self._unwrap_with(wrapped, frozenset(old_arns), exc)
+            kek, key = self._unwrap_with(wrapped, frozenset(old_master_keys), exc)
         wipe(key)
         return kek
 
@@ -347,18 +347,18 @@ class AwsKMS:
         )
 
     def _report(self, region: str, operation: str, cause: Exception, consequence: str) -> None:
-        arn = self.arns.get(region, "")
+        arn = self.master_keys.get(region, "")
         logger.warning("KMS %s failed in region %s (%s), %s: %s", operation, region, arn, consequence, _text(cause))
         self._notify(RegionFailed(region, arn, operation, cause))
 
     def _region_error(self, region: str, what: str, cause: Exception | None) -> KMSError:
         text = f": {_text(cause)}" if cause else ""
-        error = KMSError(f"the KMS key {self.arns[region]} of region {region} {what}{text}")
+        error = KMSError(f"the KMS key {self.master_keys[region]} of region {region} {what}{text}")
         error.failures[region] = cause or error
         return error
 
     def __repr__(self) -> str:
-        return f"<AwsKMS {', '.join(self.arns)}>"
+        return f"<AwsKMS {', '.join(self.master_keys)}>"
 
 
 _METHODS = {

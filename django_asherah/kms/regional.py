@@ -12,7 +12,7 @@ from django_asherah.kms.health import LastAnswer
 class RegionalKMS(Protocol):
     """A KMS that wraps each system key once a region: ``AwsKMS``, or your own."""
 
-    arns: dict[str, str]
+    master_keys: dict[str, str]
     """Maps each configured region to its master key's ARN, the preferred one first."""
 
     def decrypt_key_in(self, region: str, wrapped: bytes) -> bytearray:
@@ -24,7 +24,7 @@ class RegionalKMS(Protocol):
     def check_wrap(self, region: str) -> None:
         """Raise ``KMSError`` unless the region can wrap a key now."""
 
-    def rewrap(self, wrapped: bytes, *, old_arns: Iterable[str] = (), allow_missing: bool = False) -> bytes:
+    def rewrap(self, wrapped: bytes, *, old_master_keys: Iterable[str] = (), allow_missing: bool = False) -> bytes:
         """Return the same system key wrapped for exactly the configured regions."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import MetastoreError
@@ -29,7 +29,7 @@ class Context:
     def regions(self) -> dict[str, str] | None:
         """The configured regions and their master keys, the preferred one first; None if the KMS has no regions."""
         kms = self.factory.kms
-        return kms.arns if isinstance(kms, RegionalKMS) else None
+        return kms.master_keys if isinstance(kms, RegionalKMS) else None
 
     def partition_of(self, key_id: str, parent: KeyMeta | None) -> str | None:
         """Return the partition of one of our own intermediate keys, else None.
@@ -55,7 +55,7 @@ def get_context(*, keep_keys: bool = False) -> Context:
         ImproperlyConfigured: the settings are wrong.
         MetastoreError: the keys are not in a Django database.
     """
-    factory = manager.get_factory()
+    factory = engine.get_factory()
     if not isinstance(factory.metastore, DatabaseMetastore):
         raise MetastoreError(
             f"this needs the keys to be in a Django database (ASHERAH['METASTORE'] = 'database'), "

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.audit import logger
 from django_asherah.exceptions import (
     AsherahError,
@@ -143,7 +143,7 @@ class _Encryption(_Move):
 
     def _is_authentic(self, raw: Any) -> bool:
         try:
-            manager.get_session(self._field.partition).decrypt(raw)
+            engine.get_session(self._field.partition).decrypt(raw)
         except (DecryptionError, KeyNotFoundError):
             return False
         return True

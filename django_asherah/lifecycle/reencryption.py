@@ -11,7 +11,7 @@ from zlib import crc32
 
 from django.db import OperationalError, connections, transaction
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, KeyNotFoundError
 from django_asherah.lifecycle.columns import Column, encrypted_columns
@@ -93,7 +93,7 @@ def reencrypt(
         KMSError, MetastoreError: the newest key can't be loaded or made.
     """
     options = options or Options()
-    manager.get_factory().clear()
+    engine.get_factory().clear()
     report = ReencryptionReport()
     for column in encrypted_columns(names, alias):
         _Rewriter(column, options, report, progress).run()
@@ -187,8 +187,8 @@ class _Rewriter:
             return None
 
     def _newest(self) -> KeyMeta:
-        factory = manager.get_factory()
-        partition = manager.get_session(self._column.field.partition).partition
+        factory = engine.get_factory()
+        partition = engine.get_session(self._column.field.partition).partition
         key = factory.intermediate_keys.current(partition.intermediate_key_id)
         return key.meta
 

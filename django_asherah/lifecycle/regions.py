@@ -21,13 +21,13 @@ class RegionCopy:
 
     Attributes:
         region: its name.
-        arn: the master key that wraps it there; the one that should, if it is missing.
+        master_key: the master key that wraps it there; the one that should, if it is missing.
         fit: see :class:`RegionFit`.
         is_preferred: whether this region is asked first.
     """
 
     region: str
-    arn: str
+    master_key: str
     fit: RegionFit
     is_preferred: bool = False
 
@@ -38,7 +38,7 @@ class RegionCopy:
             case RegionFit.MISSING:
                 return f"not wrapped for {self.region}"
             case RegionFit.ANOTHER_KEY:
-                return f"wrapped for another key of {self.region}: {self.arn}"
+                return f"wrapped for another key of {self.region}: {self.master_key}"
             case RegionFit.NOT_CONFIGURED:
                 return f"wrapped for {self.region}, which is not configured"
         return ""
@@ -52,19 +52,19 @@ def compare_regions(held: dict[str, str], configured: dict[str, str] | None) -> 
         configured: the same as it should be, the preferred region first; None if nothing is known of that.
     """
     if configured is None:
-        return tuple(RegionCopy(region, arn, RegionFit.WRAPPED) for region, arn in held.items())
+        return tuple(RegionCopy(region, master_key, RegionFit.WRAPPED) for region, master_key in held.items())
     preferred = next(iter(configured), None)
     wanted = [
-        RegionCopy(region, held.get(region, arn), _fit(held.get(region), arn), is_preferred=region == preferred)
-        for region, arn in configured.items()
+        RegionCopy(region, held.get(region, master_key), _fit(held.get(region), master_key), is_preferred=region == preferred)
+        for region, master_key in configured.items()
     ]
     others = [
-        RegionCopy(region, arn, RegionFit.NOT_CONFIGURED) for region, arn in held.items() if region not in configured
+        RegionCopy(region, master_key, RegionFit.NOT_CONFIGURED) for region, master_key in held.items() if region not in configured
     ]
     return (*wanted, *others)
 
 
-def _fit(held: str | None, arn: str) -> RegionFit:
+def _fit(held: str | None, master_key: str) -> RegionFit:
     if held is None:
         return RegionFit.MISSING
-    return RegionFit.WRAPPED if held == arn else RegionFit.ANOTHER_KEY
+    return RegionFit.WRAPPED if held == master_key else RegionFit.ANOTHER_KEY

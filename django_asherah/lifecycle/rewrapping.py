@@ -27,7 +27,7 @@ class RewrapReport:
 
 def rewrap(
     *,
-    old_arns: Iterable[str] = (),
+    old_master_keys: Iterable[str] = (),
     allow_missing_regions: bool = False,
     dry_run: bool = False,
     progress: Callable[[list[KeyMeta]], Iterable[KeyMeta]] = iter,
@@ -38,7 +38,7 @@ def rewrap(
     else has changed it meanwhile. Safe to interrupt and to run again.
 
     Args:
-        old_arns: ARNs no longer configured that may unwrap this once, if no configured one can.
+        old_master_keys: ARNs no longer configured that may unwrap this once, if no configured one can.
         allow_missing_regions: go on when a configured region does not answer.
         dry_run: try everything, and replace nothing.
         progress: wraps the list of keys while it is worked off.
@@ -53,10 +53,10 @@ def rewrap(
         raise KMSError(f"{type(kms).__name__} wraps keys for no regions, so there is nothing to re-wrap")
     report = RewrapReport()
     metas = [key.meta for key in Listing(context) if key.kind == "system" and key.ours]
-    old_arns = list(old_arns)
+    old_master_keys = list(old_master_keys)
     for meta in progress(metas):
         try:
-            changed = _rewrap_one(context, kms, meta, old_arns, allow_missing=allow_missing_regions, dry_run=dry_run)
+            changed = _rewrap_one(context, kms, meta, old_master_keys, allow_missing=allow_missing_regions, dry_run=dry_run)
             (report.rewrapped if changed else report.unchanged).append(meta)
         except AsherahError as exc:
             report.failed[meta] = str(exc)
@@ -64,13 +64,13 @@ def rewrap(
 
 
 def _rewrap_one(
-    context: Context, kms: RegionalKMS, meta: KeyMeta, old_arns: list[str], *, allow_missing: bool, dry_run: bool
+    context: Context, kms: RegionalKMS, meta: KeyMeta, old_master_keys: list[str], *, allow_missing: bool, dry_run: bool
 ) -> bool:
     text = context.table.read(meta)
     if text is None:
         raise MetastoreError(f"key {meta} was deleted meanwhile")
     record = decode_key(text)
-    wrapped = kms.rewrap(record.key, old_arns=old_arns, allow_missing=allow_missing)
+    wrapped = kms.rewrap(record.key, old_master_keys=old_master_keys, allow_missing=allow_missing)
     if wrapped == record.key:
         return False
     if not dry_run:

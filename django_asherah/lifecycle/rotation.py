@@ -133,7 +133,7 @@ def _failed_regions(context: Context, *, allowed: bool) -> dict[str, str]:
     if not isinstance(kms, RegionalKMS):
         return {}
     failures: dict[str, Exception] = {}
-    for region in kms.arns:
+    for region in kms.master_keys:
         try:
             kms.check_wrap(region)
         except KMSError as exc:
@@ -156,7 +156,7 @@ def _regions_left_out(context: Context, report: RotationReport) -> dict[str, str
     wrapped = regions_of(record) if record is not None else {}
     return {
         region: f"{region} failed while key {meta} was made: run asherah_rewrap when it is well again"
-        for region in kms.arns
+        for region in kms.master_keys
         if region not in wrapped and region not in report.failed_regions
     }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connections
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.records import KeyMeta, decode_key
 from django_asherah.exceptions import AsherahError, DecryptionError, KeyNotFoundError, KMSError
@@ -135,7 +135,7 @@ def _find(context: Context, meta: KeyMeta) -> KeyInfo:
 def _check_regions(context: Context, report: KeyReport) -> None:
     kms = context.factory.kms
     if isinstance(kms, RegionalKMS):
-        for region in kms.arns:
+        for region in kms.master_keys:
             try:
                 kms.check_region(region)
             except KMSError as exc:
@@ -165,7 +165,7 @@ def _unwrap_everywhere(context: Context, meta: KeyMeta) -> list[str]:
         wipe(kms.decrypt_key(wrapped))
         return []
     problems, first = [], None
-    for region in kms.arns:
+    for region in kms.master_keys:
         try:
             raw = kms.decrypt_key_in(region, wrapped)
         except AsherahError as exc:
@@ -202,7 +202,7 @@ def verify_data(
     Raises:
         UnknownColumnError: a name is not one of an encrypted column.
     """
-    manager.get_factory().clear()
+    engine.get_factory().clear()
     report = DataReport()
     columns = encrypted_columns(names, alias)
     if sample is not None:
@@ -252,7 +252,7 @@ def _verify_value(column: Column, pk: Any, raw: Any, meta: KeyMeta | None, repor
 
 
 def _count_system_keys(report: DataReport) -> None:
-    for meta, record in manager.get_factory().metastore.load_many(list(report.keys)).items():
+    for meta, record in engine.get_factory().metastore.load_many(list(report.keys)).items():
         if record.parent_key_meta is not None:
             report.system_keys[record.parent_key_meta] += report.keys[meta]
 

@@ -48,7 +48,7 @@ class DatabaseMetastore:
     Key rows must not hang on the caller's transaction: if it rolled back, what was encrypted under them
     elsewhere could never be read. So PostgreSQL and MySQL are written to through a private connection that
     commits at once, and inside a transaction read through one too. SQLite allows one writer, so there the
-    caller's connection serves, and :meth:`is_lasting` tells whether its transaction may yet take a row away.
+    caller's connection serves, and :meth:`is_committed` tells whether its transaction may yet take a row away.
     """
 
     def __init__(self, alias: str) -> None:
@@ -87,7 +87,7 @@ class DatabaseMetastore:
                     _insert_on_mysql(private, meta, text) if private.vendor == "mysql" else _insert(private, meta, text)
                 )
 
-    def is_lasting(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+    def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Tell whether ``record`` is committed; False where only the caller's transaction may have it."""
         with self.failures_translated():
             shared = connections[self.alias]

@@ -103,7 +103,7 @@ class DynamoDBMetastore:
             return False
         return True
 
-    def is_lasting(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+    def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Return True: nothing here hangs on a transaction."""
         return True
 

@@ -35,6 +35,6 @@ class MemoryMetastore:
         with self._lock:
             return self.records.setdefault(meta, record) is record
 
-    def is_lasting(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+    def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Return True: nothing here is ever rolled back."""
         return True

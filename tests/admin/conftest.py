@@ -17,7 +17,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import DjangoDbBlocker
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
 from django_asherah.models import EncryptionKey
@@ -36,7 +36,7 @@ def _no_keys_of_other_tests(django_db_setup: None, django_db_blocker: DjangoDbBl
     if VENDOR != "sqlite":
         with django_db_blocker.unblock():
             in_thread(EncryptionKey.objects.all().delete)
-        manager.reset()
+        engine.reset()
 
 
 def regional(arns: dict[str, str] = ARNS, down: tuple[str, ...] = (), **changes: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Maker:
     def system(self, days: float = 0, *, key_id: str = SK_ID, **members: Any) -> KeyMeta:
         """Make a system key so many days ago."""
         raw = os.urandom(32)
-        wrapped = manager.get_factory().kms.encrypt_key(raw)
+        wrapped = engine.get_factory().kms.encrypt_key(raw)
         self.secrets += [raw, wrapped]
         if wrapped.startswith(b"{"):
             document = json.loads(wrapped)
@@ -88,7 +88,7 @@ class Maker:
         if connection.in_atomic_block:  # The engine's own connection would leave the test's transaction.
             self.row(key_id, json.loads(encode_key(record)), days)
         else:
-            assert manager.get_factory().metastore.store(key_id, record)
+            assert engine.get_factory().metastore.store(key_id, record)
         return KeyMeta(key_id, record.created)
 
     def assert_none_shown(self, page: str) -> None:
@@ -104,10 +104,10 @@ def make(db: None) -> Maker:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_manager() -> Iterator[None]:
-    manager.reset()
+def _fresh_engine() -> Iterator[None]:
+    engine.reset()
     yield
-    manager.reset()
+    engine.reset()
 
 
 @pytest.fixture

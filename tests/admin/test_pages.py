@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from django.test import Client
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.admin.tree import PAGE
 from django_asherah.kms.health import LastAnswer
 from django_asherah.lifecycle import KeyState
@@ -166,13 +166,13 @@ class TestSummary:
 
     @pytest.mark.django_db(transaction=True)
     def test_a_page_leaves_the_keys_in_hand_where_they_are(self, make: Maker, staff: Client) -> None:
-        manager.get_session("alice").encrypt(b"x")
+        engine.get_session("alice").encrypt(b"x")
         key_id = "_IK_alice_suite_tests"
-        before = manager.get_factory().intermediate_keys.current(key_id)
+        before = engine.get_factory().intermediate_keys.current(key_id)
 
         text_of(staff)
 
-        assert manager.get_factory().intermediate_keys.current(key_id) is before
+        assert engine.get_factory().intermediate_keys.current(key_id) is before
 
 
 class TestElsewhere:

@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from playwright.sync_api import Browser, Page, Response, sync_playwright
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
 from tests.admin.conftest import Maker
 from tests.databases import ROOT, VENDOR
@@ -106,7 +106,7 @@ def clinic(transactional_db: None, settings: Any, regions: list[MotoRegion], mon
             "endpoint_urls": {**{region.region: region.url for region in regions}, "eu-central-1": refused_url()}
         },
     }
-    manager.reset()
+    engine.reset()
     return Clinic()
 
 

@@ -78,7 +78,7 @@ class CountingMetastore(MemoryMetastore):
         self._called("store")
         return super().store(key_id, record)
 
-    def is_lasting(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+    def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         return self._committed is None or self._committed.get(meta) == record
 
     def begin(self) -> None:

@@ -26,7 +26,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connection, connections, transaction  # noqa: E402
 from django.test.utils import override_settings  # noqa: E402
 
-from django_asherah import lifecycle, manager  # noqa: E402
+from django_asherah import lifecycle, engine  # noqa: E402
 from django_asherah.lifecycle.reencryption import Options  # noqa: E402
 from tests.databases import as_asherah, execute  # noqa: E402
 from tests.faults.seams import seams, watch_statements  # noqa: E402
@@ -132,7 +132,7 @@ def warm_up(operation: Callable[[Tell], None]) -> None:
     write_some(lambda *words: None)
     operation(lambda *words: None)
     verify()
-    manager.reset()
+    engine.reset()
 
 
 def look_afterwards(operation: Callable[[Tell], None], told: list[list[Any]], when: str) -> None:

@@ -25,7 +25,7 @@ django.setup()
 from django.db import connections, transaction  # noqa: E402
 from django.test.utils import override_settings  # noqa: E402
 
-from django_asherah import lifecycle, manager  # noqa: E402
+from django_asherah import lifecycle, engine  # noqa: E402
 from django_asherah.models import EncryptionKey  # noqa: E402
 from tests.databases import as_asherah  # noqa: E402
 from tests.testapp.models import Note  # noqa: E402
@@ -184,7 +184,7 @@ HOUSEWORK = {
 def main() -> None:
     """Load, judge, print."""
     counters = [Note.objects.create(body="0", other_body="").pk for _ in range(COUNTERS)]
-    manager.reset()
+    engine.reset()
     connections.close_all()
     context: Any = multiprocessing.get_context("fork")
     results, house_results, done = context.SimpleQueue(), context.SimpleQueue(), context.Event()

@@ -16,7 +16,7 @@ from django.db import connections  # noqa: E402
 from django.http import HttpRequest, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from django_asherah import manager  # noqa: E402
+from django_asherah import engine  # noqa: E402
 from tests.testapp.models import Note  # noqa: E402
 
 
@@ -24,7 +24,7 @@ def write_and_read(text: str, *, cold: bool) -> dict[str, Any]:
     """Save a note and read it back; ``cold`` forgets every opened key in between, so that the KMS is asked."""
     pk = Note.objects.create(body=text).pk
     if cold:
-        manager.get_factory().clear()
+        engine.get_factory().clear()
     return {"pid": os.getpid(), "parent": os.getppid(), "pk": pk, "text": Note.objects.get(pk=pk).body}
 
 
@@ -37,7 +37,7 @@ async def async_note(request: HttpRequest) -> JsonResponse:
     """Do the same through Django's async interface."""
     written = await Note.objects.acreate(body=request.GET["text"])
     if "cold" in request.GET:
-        manager.get_factory().clear()
+        engine.get_factory().clear()
     read = await Note.objects.aget(pk=written.pk)
     return JsonResponse({"pid": os.getpid(), "pk": written.pk, "text": read.body})
 
@@ -63,7 +63,7 @@ def note_task(text: str, *, cold: bool) -> dict[str, Any]:
 
 def open_keys() -> None:
     """Have the keys in hand, and no connection that a forked worker would share."""
-    manager.get_session().decrypt(manager.get_session().encrypt(b"before the fork"))
+    engine.get_session().decrypt(engine.get_session().encrypt(b"before the fork"))
     connections.close_all()
 
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import DatabaseError, connections, transaction
 from pytest_django import Settings
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.exceptions import MetastoreError
 from django_asherah.lifecycle.reencryption import Options
 from tests.databases import VENDOR, WAITING, as_asherah, execute, in_thread, wait_until
@@ -44,7 +44,7 @@ def read(pk: int) -> str | None:
 
 
 def forget() -> None:
-    manager.get_factory().clear()
+    engine.get_factory().clear()
 
 
 def require_nothing_lost(**texts: int) -> None:
@@ -76,13 +76,13 @@ def test_a_slow_key_table_holds_up_nobody_whose_keys_are_in_hand(database: Datab
 
     with ThreadPoolExecutor(1) as pool:
         with database.stalled():
-            waiting = pool.submit(in_thread, lambda: manager.get_session("another").encrypt(b"needs a key"))
+            waiting = pool.submit(in_thread, lambda: engine.get_session("another").encrypt(b"needs a key"))
             meanwhile = write("meanwhile")
             assert [read(before), read(meanwhile)] == ["before", "meanwhile"]
             assert not waiting.done()
         record = waiting.result(60)
 
-    assert manager.get_session("another").decrypt(record) == b"needs a key"
+    assert engine.get_session("another").decrypt(record) == b"needs a key"
     require_nothing_lost(before=before, meanwhile=meanwhile)
 
 
@@ -100,9 +100,9 @@ def test_a_read_only_key_table_serves_the_keys_it_has(make_alias: Callable[..., 
     meanwhile = write("meanwhile")
     assert read(before) == "before"
     with pytest.raises(MetastoreError, match=r"(?i)read.only"):
-        manager.get_session("another").encrypt(b"needs a key that there is not")
+        engine.get_session("another").encrypt(b"needs a key that there is not")
     with pytest.raises(MetastoreError, match=r"(?i)read.only"):
-        manager.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
+        engine.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
 
     assert read(write("after the failure")) == "after the failure"
     Note.objects.filter(pk__gt=meanwhile).delete()
@@ -201,7 +201,7 @@ def test_a_pool_that_the_caller_has_emptied_stops_no_new_key(
         with transaction.atomic(using=alias):
             pk = Note.objects.using(alias).create(body="with keys of its own").pk
             with pytest.raises(MetastoreError, match="couldn't get a connection"):
-                in_thread(lambda: (forget(), manager.get_session().encrypt(b"another thread has none to read with")))
+                in_thread(lambda: (forget(), engine.get_session().encrypt(b"another thread has none to read with")))
         require_nothing_lost(**{"with keys of its own": pk})
     finally:
         connections[alias].close()

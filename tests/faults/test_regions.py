@@ -9,7 +9,7 @@ import boto3
 import pytest
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.conf import Settings as AsherahSettings
 from django_asherah.exceptions import KMSError
 from django_asherah.kms.aws import AwsKMS
@@ -79,12 +79,12 @@ def read(pk: int) -> str | None:
 
 
 def forget() -> None:
-    manager.get_factory().clear()
+    engine.get_factory().clear()
 
 
 def rotate() -> None:
     """Make a new system key and a new intermediate key, as a process does that finds them expired."""
-    factory = manager.get_factory()
+    factory = engine.get_factory()
     factory.system_keys.rotate(factory.system_key_id)
     factory.intermediate_keys.rotate("_IK_default_suite_tests")
 

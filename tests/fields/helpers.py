@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import connection, models
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import decode_row
 
 
@@ -37,4 +37,4 @@ def opened(instance: models.Model, name: str) -> bytes:
     """Return what the record in a column seals, opened without the field."""
     text = raw(instance, name)
     assert decode_row(text)
-    return manager.get_session(getattr(instance._meta.get_field(name), "partition", None)).decrypt(text)
+    return engine.get_session(getattr(instance._meta.get_field(name), "partition", None)).decrypt(text)

@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.exceptions import DecryptionError, InvalidRecordError, PartitionMismatchError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
 from tests.fields.helpers import opened, set_raw
@@ -39,7 +39,7 @@ def read(value: str) -> Any:
 
 
 def record(payload: bytes = b"sealed", partition: str | None = None) -> str:
-    return manager.get_session(partition).encrypt(payload)
+    return engine.get_session(partition).encrypt(payload)
 
 
 class TestText:

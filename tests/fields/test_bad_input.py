@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.exceptions import (
     AsherahError,
     DecryptionError,
@@ -58,7 +58,7 @@ CASES: dict[str, tuple[Any, type[AsherahError]]] = {
     "a flipped payload": (lambda text: changed(text, flip("Data")), DecryptionError),
     "a flipped key": (lambda text: changed(text, flip("Key")), DecryptionError),
     "another partition": (
-        lambda text: manager.get_session("elsewhere").encrypt(SECRET.encode()),
+        lambda text: engine.get_session("elsewhere").encrypt(SECRET.encode()),
         PartitionMismatchError,
     ),
     "another case": (lambda text: text.replace("_IK_default", "_IK_Default"), PartitionMismatchError),
@@ -99,7 +99,7 @@ def test_another_field_types_record_is_an_error() -> None:
 
 def test_bytes_that_are_no_text_are_an_error() -> None:
     note = Note.objects.create(body="x")
-    set_raw(note, "body", manager.get_session().encrypt(b"secret \xff"))
+    set_raw(note, "body", engine.get_session().encrypt(b"secret \xff"))
     with pytest.raises(DecryptionError, match="holds no UTF-8 text") as caught:
         note.refresh_from_db()
     assert "secret" not in chain_text(caught.value)
@@ -139,7 +139,7 @@ def test_a_payload_that_does_not_load_shows_in_no_frame() -> None:
     from django.views.debug import ExceptionReporter
 
     note = Note.objects.create(body="x")
-    set_raw(note, "body", manager.get_session().encrypt(b"the secret \xff"))
+    set_raw(note, "body", engine.get_session().encrypt(b"the secret \xff"))
     with pytest.raises(DecryptionError) as caught:
         note.refresh_from_db()
     reporter = ExceptionReporter(None, caught.type, caught.value, caught.tb)

@@ -11,7 +11,7 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Cast, Coalesce
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.envelope.compact import is_compact
 from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, PartitionMismatchError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
@@ -102,7 +102,7 @@ def test_every_byte_can_stand_in_a_record() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format_that_the_column_can_hold_is_read(name: str) -> None:
-    session = manager.get_session("left" if name == "apart" else None)
+    session = engine.get_session("left" if name == "apart" else None)
     row = Compact.objects.create(**{name: "x"})
     text, compact = session.encrypt(b"new"), session.encrypt_compact(b"new")
     stored: list[Any] = [text] if name == "plain" and VENDOR != "sqlite" else [text.encode(), compact]
@@ -113,7 +113,7 @@ def test_every_format_that_the_column_can_hold_is_read(name: str) -> None:
 
 
 def test_another_format_is_rewritten_by_reencrypt_although_its_key_is_current() -> None:
-    session = manager.get_session()
+    session = engine.get_session()
     rows = Compact.objects.bulk_create([Compact(body=str(n), json_bytes=str(n)) for n in range(3)])
     first, second, _ = Compact.objects.order_by("pk")
     set_raw(first, "body", session.encrypt(b"json").encode())
@@ -170,9 +170,9 @@ CASES: dict[str, tuple[Any, type[AsherahError]]] = {
     "another version": (lambda blob: b"\x02" + blob[1:], InvalidRecordError),
     "a flipped payload": (lambda blob: blob[:-30] + bytes([blob[-30] ^ 1]) + blob[-29:], DecryptionError),
     "a flipped key": (lambda blob: blob[:20] + bytes([blob[20] ^ 1]) + blob[21:], DecryptionError),
-    "another partition": (lambda blob: manager.get_session("elsewhere").encrypt_compact(b"x"), PartitionMismatchError),
+    "another partition": (lambda blob: engine.get_session("elsewhere").encrypt_compact(b"x"), PartitionMismatchError),
     "another partition's JSON": (
-        lambda blob: manager.get_session("elsewhere").encrypt(b"x").encode(),
+        lambda blob: engine.get_session("elsewhere").encrypt(b"x").encode(),
         PartitionMismatchError,
     ),
 }
@@ -197,7 +197,7 @@ def test_the_error_is_precise_and_names_model_and_field(case: str) -> None:
 def test_a_memoryview_is_read_as_bytes() -> None:
     """psycopg2 gives one."""
     field: Any = Compact._meta.get_field("body")
-    stored = manager.get_session().encrypt_compact(b"x")
+    stored = engine.get_session().encrypt_compact(b"x")
     assert field.from_db_value(memoryview(stored), None, connection) == "x"
     assert field.raw_field().from_db_value(memoryview(stored), None, connection) == stored
 

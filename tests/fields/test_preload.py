@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.fields import preload_keys
 from tests.databases import execute
 from tests.testapp.models import Note, Tenancy
@@ -31,7 +31,7 @@ def rotated() -> None:
     for place in range(KEYS):
         Note.objects.create(body=f"text {place}")
         lifecycle.rotate()
-    manager.get_factory().clear()
+    engine.get_factory().clear()
 
 
 def texts() -> list[str | None]:
@@ -50,12 +50,12 @@ def test_with_it_all_cost_two_and_reading_none(rotated: None) -> None:
 
 def test_a_slice_brings_its_own_keys_only(rotated: None) -> None:
     preload_keys(Note.objects.order_by("pk")[:2])
-    assert len(manager.get_factory().intermediate_keys) == 2
+    assert len(engine.get_factory().intermediate_keys) == 2
 
 
 def test_every_encrypted_column_counts() -> None:
     Tenancy.objects.create(left="l", right="r", doc={})
-    manager.get_factory().clear()
+    engine.get_factory().clear()
     assert key_queries(lambda: preload_keys(Tenancy.objects.all())) == 2
     assert key_queries(lambda: list(Tenancy.objects.all())) == 0
 
@@ -64,9 +64,9 @@ def test_what_is_no_record_is_passed_over(rotated: None) -> None:
     Note.objects.create(body="bad")
     spoil = "UPDATE testapp_note SET body = 'no record', other_body = 'nor this' WHERE id = %s"
     execute("default", spoil, [Note.objects.latest("pk").pk])
-    manager.get_factory().clear()
+    engine.get_factory().clear()
     preload_keys(Note.objects.all())
-    assert len(manager.get_factory().intermediate_keys) == KEYS
+    assert len(engine.get_factory().intermediate_keys) == KEYS
 
 
 def test_no_rows_and_no_encrypted_fields_ask_for_nothing() -> None:
@@ -78,7 +78,7 @@ def test_verify_asks_as_often_for_many_keys_as_for_few(work: Any, rotated: None)
     few = key_queries(work)
     for _ in range(KEYS):
         Note.objects.create(body="more")
-        manager.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
+        engine.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
     assert key_queries(work) == few
 
 

@@ -21,7 +21,7 @@ from django.forms.models import modelform_factory
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import fields, manager
+from django_asherah import fields, engine
 from django_asherah.exceptions import DecryptionError, EncryptionError, InvalidRecordError
 from tests.envelope.fakes import chain_text
 from tests.fields.helpers import opened, raw, set_raw
@@ -153,7 +153,7 @@ class TestValues:
         field = field_class(name)(record_format="compact")
         for value, sealed in VALUES[name]:
             record = field.get_db_prep_save(value, connection)
-            assert manager.get_session().decrypt(record) == sealed
+            assert engine.get_session().decrypt(record) == sealed
             assert same(field.from_db_value(memoryview(record), None, connection), value)
 
     @pytest.mark.parametrize("name", NAMES)
@@ -262,7 +262,7 @@ class TestWrongValues:
     @pytest.mark.parametrize("payload", [b"", b"secret", b"secret\xff", b"{}"])
     def test_another_types_record_is_an_error(self, name: str, payload: bytes) -> None:
         row = Typed.objects.create()
-        set_raw(row, name, manager.get_session().encrypt(payload))
+        set_raw(row, name, engine.get_session().encrypt(payload))
         with pytest.raises(
             DecryptionError, match=rf"testapp\.Typed\.{name}: the record opens, but holds no "
         ) as caught:

@@ -13,7 +13,7 @@ from typing import Any
 import django
 from django.conf import settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.exceptions import AsherahError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
 from fuzz import world
@@ -22,11 +22,11 @@ MOST = 64 * 1024 * 1024
 
 
 def encrypted(payload: bytes) -> str:
-    return manager.get_session().encrypt(payload)
+    return engine.get_session().encrypt(payload)
 
 
 def decrypt(record: str) -> bytes:
-    return manager.get_session().decrypt(record)
+    return engine.get_session().decrypt(record)
 
 
 def save(text: str) -> Any:

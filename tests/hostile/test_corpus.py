@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.compact import decode_compact
 from django_asherah.envelope.records import decode_row
 from fuzz import targets, world
@@ -33,7 +33,7 @@ def test_a_target_holds_for_every_prefix_and_flipped_bit_of_its_seeds(name: str)
 
 def test_the_seeds_open() -> None:
     """A target that refused everything would hold, and prove nothing."""
-    session = manager.get_session(world.PARTITION)
+    session = engine.get_session(world.PARTITION)
     assert {text: session.decrypt(text) for text in targets.RECORDS} == targets.RECORDS
     assert [decode_compact(blob, world.KEY_ID).data for blob in targets.COMPACT] == [
         decode_row(text).data for text in targets.RECORDS

@@ -16,7 +16,7 @@ from django.db.models import Case, F, Value, When
 from django.forms import modelform_factory
 from django.test import Client
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
 from tests.fields.helpers import opened, raw
 from tests.testapp.models import Document, Note
@@ -34,8 +34,8 @@ def secret_record() -> str:
 LOOKALIKES: dict[str, Callable[[], str]] = {
     "a record of the same field": secret_record,
     "a record with white space": lambda: json.dumps(json.loads(secret_record()), indent=1),
-    "a record of another partition": lambda: manager.get_session("elsewhere").encrypt(SECRET.encode()),
-    "a record of a record": lambda: manager.get_session().encrypt(secret_record().encode()),
+    "a record of another partition": lambda: engine.get_session("elsewhere").encrypt(SECRET.encode()),
+    "a record of a record": lambda: engine.get_session().encrypt(secret_record().encode()),
     "the start of a record": lambda: '{"Key":{',
     "half a record": lambda: secret_record()[:100],
     "a compact record's first bytes": lambda: "\x01k\x05'",

@@ -14,7 +14,7 @@ from django.core.management.base import SystemCheckError
 from django.db import connections
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.models import EncryptionKey
 from tests.databases import ROOT, VENDOR, as_asherah, execute, url_of
 from tests.interop.peers import STATIC_KEY, Peer, static_config
@@ -94,12 +94,12 @@ def test_an_sdks_table_is_adopted(table: str, start: Callable[..., Peer], tmp_pa
             execute(table, statement)
     assert found_by_check(table) == NO_ROW_ID
 
-    assert manager.get_session("p").decrypt(theirs) == b"theirs"
+    assert engine.get_session("p").decrypt(theirs) == b"theirs"
     assert "other rows: 1" in run("asherah_status", table)
     assert run("asherah_verify", table) == "Opened 1 system keys and 1 intermediate keys.\n"
-    ours = manager.get_session("p").encrypt(b"ours")
+    ours = engine.get_session("p").encrypt(b"ours")
     assert peer.decrypt("p", ours) == b"ours"
-    manager.get_session("another").encrypt(b"makes a key without row_id")
+    engine.get_session("another").encrypt(b"makes a key without row_id")
 
     rows = [key_id for (key_id,) in execute(table, "SELECT id FROM encryption_key ORDER BY id, created")]
     peer.close()
@@ -107,7 +107,7 @@ def test_an_sdks_table_is_adopted(table: str, start: Callable[..., Peer], tmp_pa
         execute(table, statement)
     peer = start_peer(start, table)
     after = peer.encrypt("made by the SDK", b"theirs")
-    manager.get_session("made by Django").encrypt(b"ours")
+    engine.get_session("made by Django").encrypt(b"ours")
 
     keys = list(EncryptionKey.objects.using(table).order_by("key_id", "created"))
     expected = sorted([*rows, "_IK_made by the SDK_suite_tests", "_IK_made by Django_suite_tests"])
@@ -116,8 +116,8 @@ def test_an_sdks_table_is_adopted(table: str, start: Callable[..., Peer], tmp_pa
     assert all(isinstance(key.key_record, dict) for key in keys)
     assert EncryptionKey.objects.using(table).get(pk=keys[0].pk) == keys[0]
     assert found_by_check(table) == set()
-    assert manager.get_session("made by the SDK").decrypt(after) == b"theirs"
-    assert manager.get_session("p").decrypt(ours) == b"ours"
+    assert engine.get_session("made by the SDK").decrypt(after) == b"theirs"
+    assert engine.get_session("p").decrypt(ours) == b"ours"
 
 
 def test_going_back_leaves_every_key(table: str, start: Callable[..., Peer]) -> None:

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from pytest_django import Settings
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from tests.databases import as_asherah, execute, url_of
 from tests.interop.peers import Peer, base_config, key_of, until
 from tests.moto_servers import ACCESS, MotoRegion, create_key, moto_region, refused_url
@@ -67,17 +67,17 @@ def test_what_the_sdk_writes_django_reads_in_each_region_alone(
     peer: Peer, shared_alias: str, moto: MotoRegion, arns: dict[str, str], settings: Settings
 ) -> None:
     text = peer.encrypt("p", b"theirs")
-    assert manager.get_session("p").decrypt(text) == b"theirs"
+    assert engine.get_session("p").decrypt(text) == b"theirs"
     for region in REGIONS:
         configure(settings, shared_alias, arns, moto.url, region)
         options = settings.ASHERAH["KMS_OPTIONS"]
         urls = {other: moto.url if other == region else refused_url() for other in REGIONS}
         settings.ASHERAH = {**settings.ASHERAH, "KMS_OPTIONS": {**options, "endpoint_urls": urls}}
-        assert manager.get_session("p").decrypt(text) == b"theirs"
+        assert engine.get_session("p").decrypt(text) == b"theirs"
 
 
 def test_what_django_writes_the_sdk_reads(peer: Peer) -> None:
-    assert peer.decrypt("p", manager.get_session("p").encrypt(b"ours")) == b"ours"
+    assert peer.decrypt("p", engine.get_session("p").encrypt(b"ours")) == b"ours"
     assert lifecycle.verify_keys().problems == []
 
 
@@ -90,7 +90,7 @@ def test_a_rewrapped_system_key_is_read_by_the_sdk(
     start: Callable[..., Peer],
 ) -> None:
     configure(settings, shared_alias, {REGIONS[1]: arns[REGIONS[1]]}, moto.url, REGIONS[1])
-    text = manager.get_session("p").encrypt(b"in the east alone")
+    text = engine.get_session("p").encrypt(b"in the east alone")
     configure(settings, shared_alias, arns, moto.url, REGIONS[0])
     assert len(lifecycle.rewrap().rewrapped) == 1
     assert peer.decrypt("p", text) == b"in the east alone"
@@ -100,7 +100,7 @@ def test_a_rewrapped_system_key_is_read_by_the_sdk(
 @pytest.mark.parametrize("payload", [b"", b"\0", bytes(range(256)) * 4096], ids=["empty", "one byte", "a mebibyte"])
 @pytest.mark.parametrize("partition", ["tenant-7", "tenant_7", "two words", "Alice", "alice", "Ünïcode-päртиция"])
 def test_every_partition_and_size_goes_both_ways(peer: Peer, partition: str, payload: bytes) -> None:
-    session = manager.get_session(partition)
+    session = engine.get_session(partition)
     assert session.decrypt(peer.encrypt(partition, payload)) == payload
     assert peer.decrypt(partition, session.encrypt(payload)) == payload
 
@@ -108,11 +108,11 @@ def test_every_partition_and_size_goes_both_ways(peer: Peer, partition: str, pay
 def test_the_very_first_keys_are_raced_for(shared_alias: str, start_peer: Callable[[], Peer]) -> None:
     for _ in range(3):
         execute(shared_alias, "DELETE FROM encryption_key")
-        manager.reset()
+        engine.reset()
         peers = [start_peer() for _ in range(2)]
         for peer in peers:
             peer.begin({"do": "encrypt", "partition": "p", "data": "eA=="})
-        texts = [manager.get_session("p").encrypt(b"x"), *(peer.end() for peer in peers)]
+        texts = [engine.get_session("p").encrypt(b"x"), *(peer.end() for peer in peers)]
         created = {key_of(text).created for text in texts}
         # More than one only if the minute changed while they raced.
         assert len(created) == 1 or max(created) - min(created) == 60
@@ -121,7 +121,7 @@ def test_the_very_first_keys_are_raced_for(shared_alias: str, start_peer: Callab
         )
         assert 2 <= len(rows) <= 2 * len(created)
         for text in texts:
-            assert manager.get_session("p").decrypt(text) == b"x"
+            assert engine.get_session("p").decrypt(text) == b"x"
             assert [peer.decrypt("p", text) for peer in peers] == [b"x", b"x"]
         for peer in peers:
             peer.close()
@@ -131,6 +131,6 @@ def test_revoked_and_rotated_keys_are_left_by_the_sdk(peer: Peer) -> None:
     old = key_of(peer.encrypt("p", b"x"))
     lifecycle.revoke(old.key_id, old.created)
     lifecycle.rotate()
-    new = key_of(manager.get_session("p").encrypt(b"x"))
+    new = key_of(engine.get_session("p").encrypt(b"x"))
     until(lambda: key_of(peer.encrypt("p", b"x")) == new)
-    assert manager.get_session("p").decrypt(peer.encrypt("p", b"new")) == b"new"
+    assert engine.get_session("p").decrypt(peer.encrypt("p", b"new")) == b"new"

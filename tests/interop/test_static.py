@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from pytest_django import Settings
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import DecryptionError
@@ -45,26 +45,26 @@ def key_rows(alias: str) -> list[str]:
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_what_the_sdk_writes_django_reads(peer: Peer, partition: str) -> None:
-    session = manager.get_session(partition)
+    session = engine.get_session(partition)
     assert session.decrypt(peer.encrypt(partition, b"theirs")) == b"theirs"
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_what_django_writes_the_sdk_reads(peer: Peer, partition: str) -> None:
-    assert peer.decrypt(partition, manager.get_session(partition).encrypt(b"ours")) == b"ours"
+    assert peer.decrypt(partition, engine.get_session(partition).encrypt(b"ours")) == b"ours"
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_payloads_of_every_size_go_both_ways(peer: Peer, payload: str) -> None:
-    data, session = PAYLOADS[payload], manager.get_session("p")
+    data, session = PAYLOADS[payload], engine.get_session("p")
     assert session.decrypt(peer.encrypt("p", data)) == data
     assert peer.decrypt("p", session.encrypt(data)) == data
 
 
 def test_twins_in_upper_and_lower_case_have_keys_of_their_own(peer: Peer, shared_alias: str) -> None:
-    upper, lower = peer.encrypt("Alice", b"A"), manager.get_session("alice").encrypt(b"a")
+    upper, lower = peer.encrypt("Alice", b"A"), engine.get_session("alice").encrypt(b"a")
     assert {*key_rows(shared_alias)} == {"_IK_Alice_suite_tests", "_IK_alice_suite_tests", "_SK_suite_tests"}
-    assert manager.get_session("Alice").decrypt(upper) == b"A"
+    assert engine.get_session("Alice").decrypt(upper) == b"A"
     assert peer.decrypt("alice", lower) == b"a"
 
 
@@ -86,7 +86,7 @@ def test_both_at_once_on_an_empty_table_make_one_key_of_each_kind(
         partition = f"round-{round_}"
         for peer in peers:
             peer.begin({"do": "encrypt", "partition": partition, "data": "eA=="})
-        ours = manager.get_session(partition).encrypt(b"x")
+        ours = engine.get_session(partition).encrypt(b"x")
         theirs = [peer.end() for peer in peers]
         created = {key_of(text).created for text in (ours, *theirs)}
         # More than one only if the minute changed while they raced.
@@ -94,7 +94,7 @@ def test_both_at_once_on_an_empty_table_make_one_key_of_each_kind(
         rows = execute(shared_alias, "SELECT COUNT(*) FROM encryption_key WHERE id = %s", [key_of(ours).key_id])
         assert rows[0][0] <= len(created)
         for text in (ours, *theirs):
-            assert manager.get_session(partition).decrypt(text) == b"x"
+            assert engine.get_session(partition).decrypt(text) == b"x"
             assert [peer.decrypt(partition, text) for peer in peers] == [b"x", b"x"]
 
 
@@ -104,16 +104,16 @@ def test_the_very_first_keys_are_raced_for(core: str, shared_alias: str, start: 
     for _ in range(5):
         execute(shared_alias, "DELETE FROM encryption_key WHERE id LIKE %s OR id LIKE %s", ["\\_SK%", "\\_IK%"])
         execute(shared_alias, "DELETE FROM encryption_key")
-        manager.reset()
+        engine.reset()
         peers = [start(core, config) for _ in range(2)]
         for peer in peers:
             peer.begin({"do": "encrypt", "partition": "p", "data": "eA=="})
-        ours = manager.get_session("p").encrypt(b"x")
+        ours = engine.get_session("p").encrypt(b"x")
         texts = [ours, *(peer.end() for peer in peers)]
         created = {key_of(text).created for text in texts}
         assert len(key_rows(shared_alias)) <= 2 * len(created)
         for text in texts:
-            assert manager.get_session("p").decrypt(text) == b"x"
+            assert engine.get_session("p").decrypt(text) == b"x"
             assert [peer.decrypt("p", text) for peer in peers] == [b"x", b"x"]
         for peer in peers:
             peer.close()
@@ -124,16 +124,16 @@ def test_a_key_that_django_revokes_is_left_by_the_sdk(peer: Peer) -> None:
     lifecycle.revoke(old.key_id, old.created)
     lifecycle.rotate(expired_only=True)
     until(lambda: key_of(peer.encrypt("p", b"x")) != old)
-    assert manager.get_session("p").decrypt(peer.encrypt("p", b"new")) == b"new"
+    assert engine.get_session("p").decrypt(peer.encrypt("p", b"new")) == b"new"
 
 
 def test_a_key_that_django_rotates_is_taken_up_by_the_sdk_and_the_old_one_still_opens(peer: Peer) -> None:
     text = peer.encrypt("p", b"old")
     lifecycle.rotate()
-    new = key_of(manager.get_session("p").encrypt(b"new"))
+    new = key_of(engine.get_session("p").encrypt(b"new"))
     assert new != key_of(text)
     assert peer.decrypt("p", text) == b"old"
-    assert peer.decrypt("p", manager.get_session("p").encrypt(b"new")) == b"new"
+    assert peer.decrypt("p", engine.get_session("p").encrypt(b"new")) == b"new"
 
 
 def revoke_in_the_table(alias: str, meta: KeyMeta) -> None:
@@ -151,11 +151,11 @@ def test_a_key_that_somebody_revokes_in_the_table_is_left_by_django(
     peer: Peer, shared_alias: str, settings: Settings
 ) -> None:
     old = key_of(peer.encrypt("p", b"x"))
-    assert key_of(manager.get_session("p").encrypt(b"x")) == old
+    assert key_of(engine.get_session("p").encrypt(b"x")) == old
     revoke_in_the_table(shared_alias, old)
-    assert key_of(manager.get_session("p").encrypt(b"x")) == old, "trusted until its revoke check"
-    manager.reset()  # as a process that has just started
-    new = manager.get_session("p").encrypt(b"x")
+    assert key_of(engine.get_session("p").encrypt(b"x")) == old, "trusted until its revoke check"
+    engine.reset()  # as a process that has just started
+    new = engine.get_session("p").encrypt(b"x")
     assert key_of(new).created > old.created
     assert peer.decrypt("p", new) == b"x"
 
@@ -173,9 +173,9 @@ def test_a_key_that_the_sdk_rotates_is_taken_up_by_django(
     revoke_in_the_table(shared_alias, key_of(old))
     theirs = peer.encrypt("p", b"theirs")
     assert key_of(theirs).created > key_of(old).created
-    manager.reset()  # as at the revoke check
-    assert key_of(manager.get_session("p").encrypt(b"x")) == key_of(theirs)
-    assert manager.get_session("p").decrypt(old) == b"old"
+    engine.reset()  # as at the revoke check
+    assert key_of(engine.get_session("p").encrypt(b"x")) == key_of(theirs)
+    assert engine.get_session("p").decrypt(old) == b"old"
 
 
 def test_the_sdks_own_rows_disturb_nothing(shared_alias: str, start: Callable[..., Peer], db: None) -> None:
@@ -217,14 +217,14 @@ def test_a_table_that_the_sdks_ddl_made_serves_as_it_is(
         config["ConnectionString"] = config["ConnectionString"] + "?options=-csearch_path%3Dempty"
     peer = start(core, config)
     text = peer.encrypt("p", b"theirs")
-    session = manager.get_session("p")
+    session = engine.get_session("p")
     assert session.decrypt(text) == b"theirs"
     assert peer.decrypt("p", session.encrypt(b"ours")) == b"ours"
     assert lifecycle.verify_keys().problems == []
     lifecycle.rotate()
     lifecycle.revoke("_IK_p_suite_tests")
     lifecycle.rotate(expired_only=True)
-    assert peer.decrypt("p", manager.get_session("p").encrypt(b"ours")) == b"ours"
+    assert peer.decrypt("p", engine.get_session("p").encrypt(b"ours")) == b"ours"
     assert {key.kind for key in lifecycle.list_keys()} == {"system", "intermediate"}
 
 
@@ -235,7 +235,7 @@ def _url(alias: str) -> Any:
 
 def test_a_member_that_stands_twice(peer: Peer) -> None:
     """As the explanation of hostile input says: Go takes the last one, and so do we; Rust refuses. None opens a mix."""
-    session = manager.get_session("p")
+    session = engine.get_session("p")
     first, last = (json.loads(session.encrypt(payload)) for payload in (b"first", b"last"))
     twice = ",".join(f'"{name}":{json.dumps(record[name])}' for record in (first, last) for name in ("Key", "Data"))
     assert session.decrypt(f"{{{twice}}}") == b"last"

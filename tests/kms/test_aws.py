@@ -345,7 +345,7 @@ class TestRewrap:
         kms = kit.kms(regions={region: server.create_key() for region, server in kit.servers.items()})
         with pytest.raises(KMSError, match="no region could unwrap"):
             kms.rewrap(wrapped)
-        moved = kms.rewrap(wrapped, old_arns=[old[EAST]])
+        moved = kms.rewrap(wrapped, old_master_keys=[old[EAST]])
         assert kms.decrypt_key_in(WEST, moved) == kms.decrypt_key_in(EAST, moved) == KEY
 
     def test_all_or_nothing_unless_missing_regions_are_allowed(self, kit: Kit) -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from tests.databases import ROOT, as_asherah
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
@@ -24,9 +24,9 @@ resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 import django
 django.setup()
 from django.conf import settings
-from django_asherah import manager
+from django_asherah import engine
 settings.ASHERAH |= {"METASTORE": "memory", "DISABLE_CORE_DUMPS": sys.argv[1] == "on"}
-manager.get_session().encrypt(b"x")
+engine.get_session().encrypt(b"x")
 def state():
     limits = dict((line[:26].strip(), line[26:].split()) for line in open("/proc/self/limits"))
     return limits["Max core file size"][:2], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
@@ -71,4 +71,4 @@ def test_without_it_nothing_is_changed(tmp_path: Path) -> None:
 def test_it_is_true_or_false(settings: Settings, value: object) -> None:
     settings.ASHERAH = as_asherah(DISABLE_CORE_DUMPS=value)
     with pytest.raises(ImproperlyConfigured, match=r"ASHERAH\['DISABLE_CORE_DUMPS'\].*Give True or False"):
-        manager.get_session()
+        engine.get_session()

@@ -15,7 +15,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.envelope import aead, native
 from tests.databases import VENDOR, as_asherah, execute
 from tests.leaks.search import holds
@@ -51,7 +51,7 @@ def work(alias: str) -> None:
     Note.objects.using(alias).update(body=CANARY + "!")
     notes = [Note(body=f"{CANARY} {n}") for n in range(20)]
     Note.objects.using(alias).bulk_create(notes)
-    manager.reset()
+    engine.reset()
     assert [n.body for n in Note.objects.using(alias).all()]
     Note.objects.using(alias).filter(title="t")._raw_delete(alias)
 

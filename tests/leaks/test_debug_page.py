@@ -15,7 +15,7 @@ from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.exceptions import AsherahError, KMSError
 from tests.databases import as_asherah
 from tests.fields.helpers import raw, set_raw
@@ -55,7 +55,7 @@ def read_under_another_kms() -> None:
 
 def read_without_the_key() -> None:
     note = Note.objects.create(body=CANARY)
-    manager.reset()
+    engine.reset()
     note.refresh_from_db()
 
 
@@ -148,7 +148,7 @@ def test_the_debug_page_of_a_request_shows_what_was_posted_and_no_more() -> None
 def test_an_instance_pickled_holds_the_value_in_clear() -> None:
     """A limit: a pickle, and so a cache or a session that instances are put into, holds what the instance holds."""
     note = Note.objects.create(body=CANARY)
-    manager.get_session()
+    engine.get_session()
     pickled = pickle.dumps(note)
     assert holds(pickled, CANARY.encode()) == [CANARY.encode()]
     assert holds(pickled, bytes.fromhex(STATIC_KEY)) == []

@@ -87,11 +87,11 @@ FAILURES: dict[str, tuple[type[AsherahError], Callable[[], Any]]] = {
     ),
     "re-wrapped from an old ARN that does not open it": (
         KMSError,
-        lambda: aws(Client(), Client()).rewrap(other_key(), old_arns=list(ARNS.values())),
+        lambda: aws(Client(), Client()).rewrap(other_key(), old_master_keys=list(ARNS.values())),
     ),
     "re-wrapped from an old ARN that fails": (
         KMSError,
-        lambda: aws(Client(("decrypt",)), Client(("decrypt",))).rewrap(wrapped(), old_arns=list(ARNS.values())),
+        lambda: aws(Client(("decrypt",)), Client(("decrypt",))).rewrap(wrapped(), old_master_keys=list(ARNS.values())),
     ),
 }
 

@@ -11,7 +11,7 @@ import boto3
 import pytest
 from django.core.management import call_command
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.conf import Settings
 from django_asherah.kms.static import StaticKMS
 from tests.moto_servers import ACCESS, MotoRegion, moto_region
@@ -52,17 +52,17 @@ class PretendRegions:
         self._kek, self._wrapped = RegionKek, WrappedSystemKey
         self._encode, self._decode = encode_wrapped, decode_wrapped
         self._static = StaticKMS(b"k" * 32)
-        self.arns = dict(settings.kms_options["arns"])
+        self.master_keys = dict(settings.kms_options["arns"])
         self.down: set[str] = settings.kms_options.get("down", set())
 
     def encrypt_key(self, key: bytes | bytearray) -> bytes:
-        return self._wrap(self._static.encrypt_key(key), [region for region in self.arns if region not in self.down])
+        return self._wrap(self._static.encrypt_key(key), [region for region in self.master_keys if region not in self.down])
 
     def decrypt_key(self, wrapped: bytes) -> bytearray:
         from django_asherah.exceptions import KMSError
 
         failures: dict[str, Exception] = {}
-        for region in self.arns:
+        for region in self.master_keys:
             try:
                 return self.decrypt_key_in(region, wrapped)
             except KMSError as exc:
@@ -73,7 +73,7 @@ class PretendRegions:
         from django_asherah.exceptions import KMSError
 
         held = {kek.region: kek.arn for kek in self._decode(wrapped).kms_keks}
-        if region in self.down or held.get(region) != self.arns[region]:
+        if region in self.down or held.get(region) != self.master_keys[region]:
             raise KMSError(f"{region} can't")
         return self._static.decrypt_key(self._decode(wrapped).encrypted_key)
 
@@ -83,16 +83,16 @@ class PretendRegions:
     def check_wrap(self, region: str) -> None:
         self._require(region)
 
-    def rewrap(self, wrapped: bytes, *, old_arns: Any = (), allow_missing: bool = False) -> bytes:
+    def rewrap(self, wrapped: bytes, *, old_master_keys: Any = (), allow_missing: bool = False) -> bytes:
         self.decrypt_key(wrapped)
-        for region in self.arns:
+        for region in self.master_keys:
             if not allow_missing:
                 self._require(region)
-        new = self._wrap(self._decode(wrapped).encrypted_key, [r for r in self.arns if r not in self.down])
+        new = self._wrap(self._decode(wrapped).encrypted_key, [r for r in self.master_keys if r not in self.down])
         return wrapped if self._decode(new) == self._decode(wrapped) else new
 
     def _wrap(self, sealed: bytes, regions: list[str]) -> bytes:
-        keks = [self._kek(region, self.arns[region], b"kek") for region in regions]
+        keks = [self._kek(region, self.master_keys[region], b"kek") for region in regions]
         return self._encode(self._wrapped(sealed, keks))
 
     def _require(self, region: str) -> None:
@@ -125,10 +125,10 @@ def regional(settings: Any) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_manager() -> Iterator[None]:
-    manager.reset()
+def _fresh_engine() -> Iterator[None]:
+    engine.reset()
     yield
-    manager.reset()
+    engine.reset()
 
 
 @pytest.fixture(scope="session")

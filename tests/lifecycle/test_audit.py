@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.dispatch import Signal
 
-from django_asherah import audit, lifecycle, manager, signals
+from django_asherah import audit, lifecycle, engine, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import list_keys
 from django_asherah.models import EncryptionKey
@@ -54,7 +54,7 @@ def heard(caplog: pytest.LogCaptureFixture) -> Iterator[Heard]:
 
 
 def test_a_key_made_rotated_and_revoked(heard: Heard) -> None:
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     system, made = (next(key.meta for key in list_keys() if key.kind == kind) for kind in ("system", "intermediate"))
     rotated = lifecycle.rotate(partitions=["default"]).intermediate_keys[0]
     lifecycle.revoke(IK_ID)
@@ -80,7 +80,7 @@ def test_a_key_made_rotated_and_revoked(heard: Heard) -> None:
 
 def test_what_changes_nothing_leaves_no_line(heard: Heard, regional: Callable[..., None]) -> None:
     regional()
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     lifecycle.revoke(IK_ID)
     heard.signals.clear()
     before = len(heard.lines)
@@ -96,17 +96,17 @@ def test_what_changes_nothing_leaves_no_line(heard: Heard, regional: Callable[..
 def test_a_failed_region(heard: Heard, moto: Callable[..., None], doomed: MotoRegion) -> None:
     moto()
     doomed.kill()
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     (_, failure) = heard.signals[0]
-    assert (failure["region"], failure["arn"], failure["operation"]) == (doomed.region, doomed.arn, "Encrypt")
+    assert (failure["region"], failure["master_key"], failure["operation"]) == (doomed.region, doomed.arn, "Encrypt")
     assert heard.lines[0].startswith(
-        f'region_failed region={doomed.region} arn={doomed.arn} operation=Encrypt cause="EndpointConnectionError: '
+        f'region_failed region={doomed.region} master_key={doomed.arn} operation=Encrypt cause="EndpointConnectionError: '
     )
 
 
 def test_a_key_rewrapped(heard: Heard, moto: Callable[..., None], steady: MotoRegion) -> None:
     moto()
-    manager.get_session().encrypt(b"x")
+    engine.get_session().encrypt(b"x")
     moto(regions=[steady])
     lifecycle.rewrap()
     (created,) = [key.meta.created for key in list_keys() if key.kind == "system"]
@@ -120,7 +120,7 @@ def test_a_listener_that_fails_stops_nothing(heard: Heard) -> None:
 
     signals.key_revoked.connect(fail)
     try:
-        manager.get_session().encrypt(b"x")
+        engine.get_session().encrypt(b"x")
         lifecycle.revoke(IK_ID)
     finally:
         signals.key_revoked.disconnect(fail)
@@ -129,7 +129,7 @@ def test_a_listener_that_fails_stops_nothing(heard: Heard) -> None:
 
 def test_a_partitions_name_cant_forge_a_line_or_a_detail(heard: Heard) -> None:
     name = 'p created=1\nrevoked key_id="x"'
-    manager.get_session(name).encrypt(b"x")
+    engine.get_session(name).encrypt(b"x")
     line = heard.lines[-1]
     assert "\n" not in line
     quoted, _, rest = line.removeprefix("created key_id=").rpartition(" created=")
@@ -139,11 +139,11 @@ def test_a_partitions_name_cant_forge_a_line_or_a_detail(heard: Heard) -> None:
 
 def test_no_line_holds_key_bytes(heard: Heard, moto: Callable[..., None], doomed: MotoRegion) -> None:
     moto()
-    record = manager.get_session().encrypt(b"the plaintext")
+    record = engine.get_session().encrypt(b"the plaintext")
     lifecycle.rotate()
     doomed.kill()
-    manager.reset()
-    manager.get_session().decrypt(record)
+    engine.reset()
+    engine.get_session().decrypt(record)
     lifecycle.revoke(SK_ID)
     said = "\n".join(heard.lines) + repr(heard.signals)
     assert len(heard.lines) >= 7

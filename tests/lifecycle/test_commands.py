@@ -17,7 +17,7 @@ from django.core.management import load_command_class
 from jsonschema import Draft202012Validator
 from pytest_django import Settings
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.management.base import EXIT_CODES
 from tests.databases import ROOT, VENDOR, as_asherah, execute, url_of
 from tests.lifecycle.conftest import Run
@@ -186,7 +186,7 @@ class TestProcesses:
         assert [note.body for note in Note.objects.using(shared_alias).order_by("pk")] == ["0", "1", "2"]
 
     def rewritten(self, alias: str) -> int:
-        created = manager.get_factory().intermediate_keys.current(IK_ID).meta.created
+        created = engine.get_factory().intermediate_keys.current(IK_ID).meta.created
         return sum(f'"Created":{created}}}' in text for (text,) in execute(alias, "SELECT body FROM testapp_note"))
 
 
@@ -230,7 +230,7 @@ class TestTerminal:
 
 def test_database_names_another_key_table(run: Run, file_alias: str, settings: Settings) -> None:
     settings.ASHERAH = as_asherah(DATABASE=file_alias)
-    manager.get_session("elsewhere").encrypt(b"")
+    engine.get_session("elsewhere").encrypt(b"")
     settings.ASHERAH = as_asherah(DATABASE="default")
     assert run("asherah_status")["summary"]["partitions"] == 0
     assert run("asherah_status", "--database", file_alias)["summary"]["partitions"] == 1

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle, manager, signals
+from django_asherah import lifecycle, engine, signals
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row, encode_key
 from django_asherah.exceptions import KeyNotFoundError, KMSError, MetastoreError
 from django_asherah.lifecycle import KeyState
@@ -41,7 +41,7 @@ def write(body: str = "x") -> Note:
 def put(key_id: str, created: int, **members: Any) -> None:
     """Put a row into the key table."""
     record = EnvelopeKeyRecord(created=created, key=bytes(60), **members)
-    manager.get_factory().metastore.store(key_id, record)
+    engine.get_factory().metastore.store(key_id, record)
 
 
 class TestStatus:
@@ -314,7 +314,7 @@ class TestRewrap:
         assert run("asherah_rewrap")["summary"] == {"rewrapped": 1, "unchanged": 0, "failed": 0}
         assert self.wrapped_regions() == {"one": "arn-1", "two": "arn-new", "three": "arn-3"}
         assert [key.meta for key in lifecycle.list_keys()] == before
-        manager.reset()
+        engine.reset()
         note.refresh_from_db()
         assert note.body == "x"
         regional({"three": "arn-3"})
@@ -345,7 +345,7 @@ class TestRewrap:
         regional({"one": "arn-1"})
         write()
         regional()
-        kms: Any = manager.get_factory().kms
+        kms: Any = engine.get_factory().kms
         rewrap = kms.rewrap
 
         def rewrap_while_somebody_revokes(wrapped: bytes, **options: Any) -> bytes:

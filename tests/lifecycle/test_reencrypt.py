@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connection, connections, transaction
 from django.db.models.signals import post_save, pre_save
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.envelope.records import KeyMeta, decode_row
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.lifecycle.reencryption import Options
@@ -26,8 +26,8 @@ def key_of(instance: Any, name: str = "body") -> KeyMeta:
 
 
 def newest(partition: str = "default") -> KeyMeta:
-    key_id = manager.get_session(partition).partition.intermediate_key_id
-    return manager.get_factory().intermediate_keys.current(key_id).meta
+    key_id = engine.get_session(partition).partition.intermediate_key_id
+    return engine.get_factory().intermediate_keys.current(key_id).meta
 
 
 def test_values_move_to_the_newest_key_and_say_the_same(run: Run) -> None:

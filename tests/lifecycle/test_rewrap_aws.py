@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.exceptions import KMSError
 from django_asherah.models import EncryptionKey
 from tests.lifecycle.conftest import Run
@@ -45,7 +45,7 @@ def rows() -> list[Any]:
 
 
 def require_reads(note: Note) -> None:
-    manager.reset()
+    engine.reset()
     assert Note.objects.get(pk=note.pk).body == "the value"
 
 
@@ -102,7 +102,7 @@ def test_the_only_arn_is_replaced_if_the_old_one_is_named(note: Note, moto: Moto
     document = run("asherah_rewrap")
     assert (document["code"], document["summary"]["failed"]) == (1, 1)
     assert rows() == before
-    assert run("asherah_rewrap", "--old-arn", steady.arn)["code"] == 0
+    assert run("asherah_rewrap", "--old-master-key", steady.arn)["code"] == 0
     assert wrapped() == {steady.region: new}
     require_opens(note)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
@@ -50,13 +50,13 @@ def shared(shared_alias: str, settings: Settings) -> str:
     """A database that other processes can open, with a key for each partition."""
     settings.ASHERAH = as_asherah(DATABASE=shared_alias)
     for partition in PARTITIONS:
-        manager.get_session(partition).encrypt(b"")
+        engine.get_session(partition).encrypt(b"")
     return shared_alias
 
 
 class TestAtTheSameTime:
     def test_two_processes_leave_one_newest_key_each(self, shared: str) -> None:
-        old = {partition: manager.get_session(partition).encrypt(partition.encode()) for partition in PARTITIONS}
+        old = {partition: engine.get_session(partition).encrypt(partition.encode()) for partition in PARTITIONS}
         code = "print('ready', flush=True); sys.stdin.readline(); lifecycle.rotate()"
         with peers(url_of(shared), code, code, code) as rotating:
             assert [peer.hear() for peer in rotating] == ["ready"] * 3
@@ -66,7 +66,7 @@ class TestAtTheSameTime:
                 peer.end()
         require_one_hierarchy()
         for partition, record in old.items():
-            assert manager.get_session(partition).decrypt(record) == partition.encode()
+            assert engine.get_session(partition).decrypt(record) == partition.encode()
 
     def test_a_rotation_that_another_overtakes_catches_up_with_it(self, shared: str) -> None:
         def overtaken(ids: list[str]) -> Iterator[str]:
@@ -85,7 +85,7 @@ class TestAtTheSameTime:
 class TestRunningProcesses:
     def test_they_follow_within_the_revoke_check_interval(self) -> None:
         now = time.time()
-        factory = manager.get_factory()
+        factory = engine.get_factory()
         running = SessionFactory(
             "suite",
             "tests",
@@ -109,7 +109,7 @@ class TestInterrupted:
     def test_what_was_due_is_still_due(self, run: Run, settings: Settings) -> None:
         """The system key was renewed, but not yet the younger keys under the old one."""
         now = int(time.time())
-        manager.get_session("p0").encrypt(b"")
+        engine.get_session("p0").encrypt(b"")
         age_system_key(now - 91 * DAY)
         assert [key.state for key in newest_keys().values()] == ["current", "expired"]
 
@@ -146,12 +146,12 @@ def age_system_key(created: int) -> None:
     """Let the only system key be of that age, and the intermediate keys under it as young as they are."""
     system = EncryptionKey.objects.get(key_id=SK_ID)
     system.delete()
-    metastore = manager.get_factory().metastore
+    metastore = engine.get_factory().metastore
     metastore.store(SK_ID, EnvelopeKeyRecord(created=created, key=base64.b64decode(system.key_record["Key"])))
     for row in EncryptionKey.objects.filter(key_id__startswith="_IK_"):
         row.key_record["ParentKeyMeta"]["Created"] = created
         row.save()
-    manager.reset()
+    engine.reset()
 
 
 class TestOthersInTheTable:
@@ -161,13 +161,13 @@ class TestOthersInTheTable:
 
     @pytest.fixture(autouse=True)
     def look_alike(self) -> None:
-        metastore = manager.get_factory().metastore
+        metastore = engine.get_factory().metastore
         metastore.store(self.THEIRS.key_id, EnvelopeKeyRecord(created=60, key=bytes(60)))
         metastore.store(
             "_IK_p_other_suite_tests", EnvelopeKeyRecord(created=60, key=bytes(60), parent_key_meta=self.THEIRS)
         )
         metastore.store("__asherah_internal_config_drift_guard_v1__:x", EnvelopeKeyRecord(created=60, key=bytes(60)))
-        manager.get_session("p0").encrypt(b"")
+        engine.get_session("p0").encrypt(b"")
 
     def test_no_key_is_made_under_their_id(self) -> None:
         report = lifecycle.rotate()
@@ -188,7 +188,7 @@ class TestRegions:
         self, run: Run, regional: Callable[..., None]
     ) -> None:
         regional()
-        kms: Any = manager.get_factory().kms
+        kms: Any = engine.get_factory().kms
         kms.check_wrap = lambda region: None
         kms.down.add("two")
         report = lifecycle.rotate()
@@ -197,7 +197,7 @@ class TestRegions:
 
     def test_a_dead_region_refuses_it(self, moto: Callable[..., None], doomed: Any, run: Run) -> None:
         moto()
-        manager.get_session().encrypt(b"")
+        engine.get_session().encrypt(b"")
         before = set(newest_keys())
         doomed.kill()
         document = run("asherah_rotate")

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.metastores.database import INSERT, timestamp
 from tests.lifecycle.conftest import Run
 
@@ -26,7 +26,7 @@ MANY = 100_000
 
 def test_three_keys_read_as_a_table(run: Run) -> None:
     for partition in ("left", "right"):
-        manager.get_session(partition).encrypt(b"")
+        engine.get_session(partition).encrypt(b"")
     made = {key.partition: key for key in lifecycle.list_keys()}
     text, code = run.text("asherah_status")
     assert code == 0
@@ -54,7 +54,7 @@ def test_three_keys_read_as_a_table(run: Run) -> None:
 
 def test_a_problem_is_one_on_every_page_and_behind_every_filter(run: Run, regional: Callable[..., None]) -> None:
     regional({"one": "arn-1"})
-    manager.get_session("left").encrypt(b"")
+    engine.get_session("left").encrypt(b"")
     regional()
     for words in ((), ("--limit", "1"), ("--kind", "intermediate"), ("--offset", "9"), ("--partition", "left")):
         document = run("asherah_status", *words)
@@ -70,7 +70,7 @@ def test_pages_that_there_cant_be_are_a_usage_error(run: Run, words: tuple[str, 
 
 
 def make_keys(number: int) -> None:
-    manager.get_session("one").encrypt(b"")
+    engine.get_session("one").encrypt(b"")
     (system,) = [key.meta for key in lifecycle.list_keys() if key.kind == "system"]
     record = json.dumps(
         {"Created": system.created, "Key": "A" * 80, "ParentKeyMeta": {"KeyId": SK_ID, "Created": system.created}}

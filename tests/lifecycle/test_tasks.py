@@ -19,7 +19,7 @@ from django.db import OperationalError
 from kombu import Connection
 from pytest_django import Settings
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import KMSError
 from django_asherah.lifecycle.reencryption import Options
@@ -56,12 +56,12 @@ def aged(shared_alias: str, settings: Settings) -> str:
     Note.objects.using(shared_alias).bulk_create(Note(body=f"text {number}") for number in range(ROWS))
     execute(shared_alias, "UPDATE testapp_note SET other_body = body")
     lifecycle.rotate()
-    manager.reset()
+    engine.reset()
     return shared_alias
 
 
 def under_newest_key(alias: str) -> int:
-    newest = manager.get_factory().intermediate_keys.current("_IK_default_suite_tests").meta
+    newest = engine.get_factory().intermediate_keys.current("_IK_default_suite_tests").meta
     rows = execute(alias, "SELECT body FROM testapp_note")
     return sum(decode_row(text).key.parent_key_meta == newest for (text,) in rows)
 

@@ -10,7 +10,7 @@ import pytest
 from django.core.management.base import CommandError
 from django.db import connection
 
-from django_asherah import lifecycle, manager
+from django_asherah import lifecycle, engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import KeyState
 from django_asherah.lifecycle.columns import UnknownColumnError
@@ -113,7 +113,7 @@ class TestData:
     def test_each_bad_value_is_reported_and_the_others_are_still_read(self, run: Run) -> None:
         notes = [Note.objects.create(body=str(number)) for number in range(5)]
         set_raw(notes[1], "body", "plain text")
-        set_raw(notes[3], "body", manager.get_session("elsewhere").encrypt(b"x"))
+        set_raw(notes[3], "body", engine.get_session("elsewhere").encrypt(b"x"))
         document = run("asherah_verify", "--data", "testapp.Note")
         assert document["code"] == 1
         assert document["summary"]["opened"] == {"testapp.Note.body": 3, "testapp.Note.other_body": 5}

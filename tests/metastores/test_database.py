@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta, decode_row, encode_key
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.metastores.database import DatabaseMetastore
@@ -176,7 +176,7 @@ def test_many_that_race_for_one_key_agree_on_it(shared_alias: str, settings: Set
     if VENDOR == "sqlite":  # Each locks the file a while.
         connections.settings[shared_alias]["OPTIONS"] = {"timeout": 30, "transaction_mode": "IMMEDIATE"}
     settings.ASHERAH = as_asherah(DATABASE=shared_alias)
-    used, barrier = manager.get_factory(), threading.Barrier(16)
+    used, barrier = engine.get_factory(), threading.Barrier(16)
 
     def race() -> str:
         factory = SessionFactory(used.service, used.product, used.metastore, used.kms, used.policy)
@@ -191,5 +191,5 @@ def test_many_that_race_for_one_key_agree_on_it(shared_alias: str, settings: Set
         records = [future.result(60) for future in futures]
 
     assert len({decode_row(record).key.parent_key_meta for record in records}) == 1
-    assert [manager.get_session("p").decrypt(record) for record in records] == [b"x"] * 16
+    assert [engine.get_session("p").decrypt(record) for record in records] == [b"x"] * 16
     assert execute(shared_alias, "SELECT COUNT(*) FROM encryption_key") == [(2,)]

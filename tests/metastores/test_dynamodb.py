@@ -12,7 +12,7 @@ import boto3
 import pytest
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
@@ -64,7 +64,7 @@ def test_what_is_stored_is_loaded_and_the_first_one_stands(metastore: DynamoDBMe
     assert metastore.store("_IK_p_s_p", first) is True
     assert metastore.store("_IK_p_s_p", second) is False
     assert metastore.load(KeyMeta("_IK_p_s_p", 60)) == first
-    assert metastore.is_lasting(KeyMeta("_IK_p_s_p", 60), first)
+    assert metastore.is_committed(KeyMeta("_IK_p_s_p", 60), first)
 
 
 def test_the_latest_is_the_one_created_last(metastore: DynamoDBMetastore) -> None:
@@ -193,9 +193,9 @@ def test_the_setting_chooses_it(moto: MotoRegion, client: Any, settings: Setting
     session: Any = boto3.Session
     options = {"region": REGION, "endpoint_url": moto.url, "session": session(**ACCESS)}
     settings.ASHERAH = as_asherah(METASTORE="dynamodb", METASTORE_OPTIONS=options)
-    text = manager.get_session("p").encrypt(b"x")
-    manager.reset()
-    assert manager.get_session("p").decrypt(text) == b"x"
+    text = engine.get_session("p").encrypt(b"x")
+    engine.reset()
+    assert engine.get_session("p").decrypt(text) == b"x"
     assert client.scan(TableName="EncryptionKey")["Count"] == 2
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import models
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.exceptions import DecryptionError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
 from django_asherah.lifecycle.moving import decrypt_column
@@ -49,7 +49,7 @@ def test_documents_and_jsons_null(make_table: Make) -> None:
 
 
 def test_a_value_that_looks_like_a_record_of_ours_is_decrypted_once(make_table: Make) -> None:
-    record = manager.get_session().encrypt(b"inner")
+    record = engine.get_session().encrypt(b"inner")
     table = make_table(EncryptedTextField())
     table.save(record)
     table.decrypt(models.TextField())
@@ -82,7 +82,7 @@ def test_what_does_not_open_is_left_and_named(make_table: Make) -> None:
         table.decrypt(models.TextField())
     assert f"pk={rows[1].pk}: " in str(caught.value)
     assert table.raw() == ["a", RECORD, "c"]
-    table.set_raw(rows[1], manager.get_session().encrypt(b"mended"))
+    table.set_raw(rows[1], engine.get_session().encrypt(b"mended"))
     table.decrypt(models.TextField())
     assert table.raw() == ["a", "mended", "c"]
 
@@ -146,7 +146,7 @@ def test_records_written_meanwhile_are_decrypted_in_the_next_pass(make_table: Ma
 
     def write(count: int) -> None:
         if writes:
-            table.set_raw(rows[0], manager.get_session().encrypt(writes.pop(0).encode()))
+            table.set_raw(rows[0], engine.get_session().encrypt(writes.pop(0).encode()))
 
     assert decrypt_column(table.column, write) == 4
     assert table.raw() == ["c", "b"]

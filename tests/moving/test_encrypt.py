@@ -12,7 +12,7 @@ from django.db.migrations import AlterField
 from django.db.migrations.optimizer import MigrationOptimizer
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import EncryptionError, KMSError
 from django_asherah.fields import EncryptedFieldMixin, EncryptedJSONField, EncryptedTextField
@@ -33,7 +33,7 @@ DOCUMENTS = [{"a": [1, None, 1.5, {"b": "ü"}]}, [], {}, "", 0, False, "text", {
 
 
 def opened(raw: str) -> bytes:
-    return manager.get_session().decrypt(raw)
+    return engine.get_session().decrypt(raw)
 
 
 class TestText:
@@ -77,7 +77,7 @@ class TestText:
         table = make_table(models.TextField())
         table.save("x")
         table.encrypt(EncryptedTextField(partition="other"))
-        assert manager.get_session("other").decrypt(table.raw()[0]) == b"x"
+        assert engine.get_session("other").decrypt(table.raw()[0]) == b"x"
 
 
 class TestJSON:
@@ -103,7 +103,7 @@ class TestJSON:
         assert opened(table.raw()[0]) == b'{"n": 1.2345678901234567890123}'
 
     def test_a_document_that_is_a_record_of_another_partition_is_a_document(self, make_table: Make) -> None:
-        foreign = manager.get_session("elsewhere").encrypt(b"x")
+        foreign = engine.get_session("elsewhere").encrypt(b"x")
         table = make_table(models.JSONField())
         (row,) = table.save({})
         table.set_raw(row, foreign)
@@ -157,7 +157,7 @@ class TestRecords:
 
     def test_an_authentic_one_is_neither_taken_nor_sealed_again(self, make_table: Make) -> None:
         table = make_table(models.TextField())
-        stolen = manager.get_session().encrypt(b"of another column")
+        stolen = engine.get_session().encrypt(b"of another column")
         rows = table.save("x", stolen)
         with pytest.raises(EncryptionError, match=f"pk={rows[1].pk}: it is a record of this very partition already"):
             table.encrypt(EncryptedTextField())
@@ -166,7 +166,7 @@ class TestRecords:
 
     def test_with_allow_plaintext_the_running_code_wrote_it(self, make_table: Make) -> None:
         table = make_table(models.TextField())
-        written = manager.get_session().encrypt(b"by the new code")
+        written = engine.get_session().encrypt(b"by the new code")
         table.save("x", written)
         table.encrypt(EncryptedTextField(allow_plaintext=True))
         assert table.raw()[1] == written

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.db import connections, models
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
 from django_asherah.lifecycle import moving
 from django_asherah.operations import DecryptField, EncryptField
@@ -53,7 +53,7 @@ def test_interrupted_before_any_statement_it_goes_on(make_table: Make, kind: str
     before, after = (plain, secret) if direction == "encrypt" else (secret, plain)
     operation = (EncryptField if direction == "encrypt" else DecryptField)("thing", "secret", after)
     stored = [models.Value(None, models.JSONField()) if value is None else value for value in values]
-    manager.get_session().encrypt(b"so that the key is there")
+    engine.get_session().encrypt(b"so that the key is there")
     for number in count():
         table = make_table(before)
         table.save(*stored)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connections, models
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.exceptions import EncryptionError
 from django_asherah.lifecycle.moving import encrypt_column
 from tests.databases import VENDOR, as_asherah, execute
@@ -54,5 +54,5 @@ def test_writers_and_the_move_at_once_lose_nothing(make_table: Callable[..., Tab
         if not alive:
             break
     writer.join()
-    session = manager.get_session()
+    session = engine.get_session()
     assert [session.decrypt(raw).decode() for raw in table.raw()] == [last[row.pk] for row in rows]

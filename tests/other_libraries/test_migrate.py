@@ -18,7 +18,7 @@ from django.db.migrations.writer import MigrationWriter
 from django_cryptography.fields import Expired
 from pytest_django import Settings
 
-from django_asherah import manager
+from django_asherah import engine
 from django_asherah.envelope.records import decode_row
 from django_asherah.fields import EncryptedTextField
 from tests.databases import VENDOR, WAITING, execute, in_thread, wait_until
@@ -46,7 +46,7 @@ def test_every_value_is_copied_into_a_record(make_move: Make, library: Library) 
     assert move.unlike() == []
     expected = [*VALUES, "" if library.keeps_empty else None, None]
     assert move.values("ssn") == move.values("ssn_asherah") == expected
-    session = manager.get_session()
+    session = engine.get_session()
     for raw, value in zip(move.raw("ssn_asherah"), expected, strict=True):
         if value is None:
             assert raw is None
@@ -73,7 +73,7 @@ def test_broken_off_before_any_statement_and_run_again_it_copies_the_rest(make_m
     move = make_move()
     move.save(*values)
     move.add_column()
-    manager.get_session().encrypt(b"so that the key is there")
+    engine.get_session().encrypt(b"so that the key is there")
     copied = set()
     for number in count():
         move.rows.update(ssn_asherah=None)
@@ -239,7 +239,7 @@ class TestWriters:
         move = make_move()
         move.save("before")
         move.add_column()
-        manager.get_session().encrypt(b"so that the key is there")
+        engine.get_session().encrypt(b"so that the key is there")
         return move
 
     def copy_while(self, move: Move, meanwhile: Callable[[], None]) -> None:

@@ -7,13 +7,13 @@ import uuid
 from decimal import Decimal
 from typing import Any, assert_type
 
-from django_asherah import manager
+from django_asherah import engine
 from tests.testapp.models import Document, Note, Typed
 from tests.typing.own import Article
 
 
 def check_sessions() -> None:
-    with manager.get_session("p") as session:
+    with engine.get_session("p") as session:
         assert_type(session.encrypt(b"x"), str)
         assert_type(session.decrypt("x"), bytes)
 

@@ -22,10 +22,10 @@ class Command(AsherahCommand):
         """Add what is allowed."""
         super().add_arguments(parser)
         parser.add_argument(
-            "--old-arn",
+            "--old-master-key",
             action="append",
             default=[],
-            dest="old_arns",
+            dest="old_master_keys",
             metavar="ARN",
             help="an ARN no longer configured that may unwrap the keys this once; may be repeated",
         )
@@ -36,7 +36,7 @@ class Command(AsherahCommand):
     def run(self, outcome: Outcome, **options: Any) -> None:
         """Re-wrap."""
         report = rewrap(
-            old_arns=options["old_arns"],
+            old_master_keys=options["old_master_keys"],
             allow_missing_regions=options["allow_missing_regions"],
             dry_run=options["dry_run"],
             progress=lambda metas: self.progress(metas, lambda: len(metas)),

@@ -16,7 +16,7 @@ from django.core.signals import setting_changed
 from django.dispatch import Signal
 from pytest_django import Settings as DjangoSettings
 
-from django_asherah import manager, signals
+from django_asherah import engine, signals
 from django_asherah.conf import Settings
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
@@ -108,28 +108,28 @@ def at_once(work: Callable[[int], Any], threads: int) -> list[Any]:
 
 class TestOneFactory:
     def test_sixty_four_threads_make_one_factory_and_one_system_key(self, settings: DjangoSettings) -> None:
-        settings.ASHERAH = as_asherah(METASTORE="memory", KMS="tests.test_manager.CountingKMS", KMS_OPTIONS={})
+        settings.ASHERAH = as_asherah(METASTORE="memory", KMS="tests.test_engine.CountingKMS", KMS_OPTIONS={})
         CountingKMS.calls.clear()
 
-        records = at_once(lambda number: manager.get_session(f"p{number % 4}").encrypt(b"x"), 64)
+        records = at_once(lambda number: engine.get_session(f"p{number % 4}").encrypt(b"x"), 64)
 
         assert CountingKMS.calls == {"made": 1, "wrapped": 1}
-        assert [manager.get_session(f"p{n % 4}").decrypt(record) for n, record in enumerate(records)] == [b"x"] * 64
+        assert [engine.get_session(f"p{n % 4}").decrypt(record) for n, record in enumerate(records)] == [b"x"] * 64
 
     def test_the_same_partition_has_the_same_session(self) -> None:
-        assert manager.get_session("a") is manager.get_session("a")
-        assert manager.get_session("a") is not manager.get_session("b")
-        assert manager.get_session() is manager.get_session("default")
+        assert engine.get_session("a") is engine.get_session("a")
+        assert engine.get_session("a") is not engine.get_session("b")
+        assert engine.get_session() is engine.get_session("default")
 
     def test_a_session_is_a_context_manager(self) -> None:
-        with manager.get_session("tenant-7") as session:
+        with engine.get_session("tenant-7") as session:
             record = session.encrypt(b"bytes")
 
-        assert manager.get_session("tenant-7").decrypt(record) == b"bytes"
+        assert engine.get_session("tenant-7").decrypt(record) == b"bytes"
 
     def test_an_impossible_partition_is_refused(self) -> None:
         with pytest.raises(EncryptionError, match="must not be empty"):
-            manager.get_session("")
+            engine.get_session("")
 
 
 class TestWhatTheSettingsBecome:
@@ -140,93 +140,93 @@ class TestWhatTheSettingsBecome:
             EXPIRE_KEY_AFTER=timedelta(days=2),
             REVOKE_CHECK_INTERVAL=timedelta(seconds=90),
         )
-        factory = manager.get_factory()
+        factory = engine.get_factory()
 
         assert factory.system_key_id == "_SK_suite_tests_us-west-2"
-        assert manager.get_session().partition.intermediate_key_id == "_IK_default_suite_tests_us-west-2"
+        assert engine.get_session().partition.intermediate_key_id == "_IK_default_suite_tests_us-west-2"
         assert factory.policy.expire_after == 2 * 86_400
         assert factory.policy.revoke_check_interval == 90
         assert factory.policy.created_precision == 60
 
     def test_the_cache_holds_as_many_keys_as_it_was_given(self, settings: DjangoSettings) -> None:
         settings.ASHERAH = as_asherah(METASTORE="memory", KEY_CACHE_SIZE=1)
-        first = manager.get_session("a").encrypt(b"first")
-        manager.get_session("b").encrypt(b"evicts")
+        first = engine.get_session("a").encrypt(b"first")
+        engine.get_session("b").encrypt(b"evicts")
 
-        manager.get_factory().metastore.records.clear()  # type: ignore[attr-defined]
+        engine.get_factory().metastore.records.clear()  # type: ignore[attr-defined]
 
         with pytest.raises(Exception, match="the metastore has no key"):
-            manager.get_session("a").decrypt(first)
+            engine.get_session("a").decrypt(first)
 
     def test_the_database_metastore_is_the_default(self, settings: DjangoSettings) -> None:
         settings.ASHERAH = as_asherah(METASTORE="database", DATABASE="other")
-        metastore = manager.get_factory().metastore
+        metastore = engine.get_factory().metastore
 
         assert isinstance(metastore, DatabaseMetastore)
         assert metastore.alias == "other"
 
     def test_the_aws_kms_gets_its_regions_in_order_and_its_options(self, settings: DjangoSettings) -> None:
         settings.ASHERAH = {**AWS, "KMS_OPTIONS": {"max_attempts": 1, "connect_timeout": 0.5}}
-        kms: Any = manager.get_factory().kms
+        kms: Any = engine.get_factory().kms
 
-        assert list(kms.arns) == ["us-east-1", "us-west-2"]
-        assert kms.arns == AWS["REGIONS"]
+        assert list(kms.master_keys) == ["us-east-1", "us-west-2"]
+        assert kms.master_keys == AWS["REGIONS"]
 
     def test_dotted_paths_are_called_with_the_settings(self, settings: DjangoSettings) -> None:
         settings.ASHERAH = as_asherah(
-            KMS="tests.test_manager.CountingKMS",
+            KMS="tests.test_engine.CountingKMS",
             KMS_OPTIONS={"anything": 1},
-            METASTORE="tests.test_manager.BreakableMetastore",
+            METASTORE="tests.test_engine.BreakableMetastore",
             METASTORE_OPTIONS={"anything": 2},
         )
-        factory: Any = manager.get_factory()
+        factory: Any = engine.get_factory()
 
         assert factory.kms.settings.kms_options == {"anything": 1}
         assert factory.metastore.settings.metastore_options == {"anything": 2}
 
     @pytest.mark.parametrize("name", ["KMS", "METASTORE"])
-    @pytest.mark.parametrize("path", ["no.such.module", "tests.test_manager.NoSuchClass"])
+    @pytest.mark.parametrize("path", ["no.such.module", "tests.test_engine.NoSuchClass"])
     def test_a_dotted_path_to_nowhere_is_named(self, settings: DjangoSettings, name: str, path: str) -> None:
         settings.ASHERAH = as_asherah(**{name: path})
 
         with pytest.raises(ImproperlyConfigured, match=rf"ASHERAH\['{name}'\] is '{path}', which can't be imported: "):
-            manager.get_session()
+            engine.get_session()
 
 
 class TestReset:
     def test_a_changed_setting_makes_another_factory(self, settings: DjangoSettings) -> None:
-        first = manager.get_factory()
+        first = engine.get_factory()
         settings.ASHERAH = as_asherah(PARTITION="elsewhere")
 
-        assert manager.get_factory() is not first
+        assert engine.get_factory() is not first
 
     @pytest.mark.parametrize(("setting", "is_reset"), [("ASHERAH", True), ("DEBUG", False)])
     def test_only_settings_that_matter_reset(self, setting: str, is_reset: bool) -> None:
-        first = manager.get_factory()
+        first = engine.get_factory()
         setting_changed.send(type(self), setting=setting, value=None, enter=True)
 
-        assert (manager.get_factory() is not first) is is_reset
+        assert (engine.get_factory() is not first) is is_reset
 
     def test_wrong_settings_can_be_mended(self, settings: DjangoSettings) -> None:
         right = settings.ASHERAH
         settings.ASHERAH = {}
         with pytest.raises(ImproperlyConfigured):
-            manager.get_session()
+            engine.get_session()
         settings.ASHERAH = right
 
-        assert manager.get_session().decrypt(manager.get_session().encrypt(b"x")) == b"x"
+        assert engine.get_session().decrypt(engine.get_session().encrypt(b"x")) == b"x"
 
     def test_resets_under_load_fail_no_call(self, settings: DjangoSettings) -> None:
         """A store that outlives the factories, as a database does."""
-        settings.ASHERAH = as_asherah(METASTORE="tests.test_manager.lasting_metastore")
+        settings.ASHERAH = as_asherah(METASTORE="tests.test_engine.lasting_metastore")
 
         def work(number: int) -> None:
             for _ in range(50):
                 if number == 0:
-                    manager.reset()
+                    engine.reset()
                 else:
-                    record = manager.get_session().encrypt(b"x")
-                    assert manager.get_session().decrypt(record) == b"x"
+                    record = engine.get_session().encrypt(b"x")
+                    assert engine.get_session().decrypt(record) == b"x"
 
         at_once(work, 8)
 
@@ -241,10 +241,10 @@ def lasting_metastore(settings: Settings) -> MemoryMetastore:
 class TestSignals:
     def test_new_keys_are_announced_after_the_system_key_they_need(self) -> None:
         with received(signals.key_created) as seen:
-            manager.get_session().encrypt(b"x")
-            manager.get_session().encrypt(b"y")
+            engine.get_session().encrypt(b"x")
+            engine.get_session().encrypt(b"y")
 
-        created = {record.created for record in manager.get_factory().metastore.records.values()}  # type: ignore[attr-defined]
+        created = {record.created for record in engine.get_factory().metastore.records.values()}  # type: ignore[attr-defined]
         assert len(created) == 1
         assert seen == [
             {"sender": SessionFactory, "key_id": SK, "created": created.copy().pop()},
@@ -252,8 +252,8 @@ class TestSignals:
         ]
 
     def test_a_key_that_can_not_be_checked_is_announced(self, settings: DjangoSettings) -> None:
-        settings.ASHERAH = as_asherah(METASTORE="tests.test_manager.BreakableMetastore")
-        session, factory = manager.get_session(), manager.get_factory()
+        settings.ASHERAH = as_asherah(METASTORE="tests.test_engine.BreakableMetastore")
+        session, factory = engine.get_session(), engine.get_factory()
         session.encrypt(b"x")
         key = factory.intermediate_keys.current(IK)
         key.check_at = key.usable_until = 1.0  # Due for its check since 1970.
@@ -275,13 +275,13 @@ class TestSignals:
         settings.ASHERAH = {**AWS, "KMS_OPTIONS": {"endpoint_urls": nowhere, "max_attempts": 1}}
 
         with received(signals.region_failed) as seen, pytest.raises(KMSError) as caught:
-            manager.get_session().encrypt(b"x")
+            engine.get_session().encrypt(b"x")
 
         assert [{**arguments, "cause": None} for arguments in seen] == [
             {
                 "sender": SessionFactory,
                 "region": region,
-                "arn": AWS["REGIONS"][region],  # type: ignore[index]
+                "master_key": AWS["REGIONS"][region],  # type: ignore[index]
                 "operation": "GenerateDataKey",
                 "cause": None,
             }
@@ -295,12 +295,12 @@ class TestSignals:
 
         def receive(key_id: str, **arguments: Any) -> None:
             for partition in ("a", "b", "default"):
-                session = manager.get_session(partition)
+                session = engine.get_session(partition)
                 opened.append(session.decrypt(session.encrypt(b"from a receiver")))
 
         signals.key_created.connect(receive)
         try:
-            at_once(lambda number: manager.get_session("ab"[number % 2]).encrypt(b"x"), 8)
+            at_once(lambda number: engine.get_session("ab"[number % 2]).encrypt(b"x"), 8)
         finally:
             signals.key_created.disconnect(receive)
 
@@ -313,11 +313,11 @@ class TestSignals:
 
         signals.key_created.connect(receive)
         try:
-            record = manager.get_session().encrypt(b"x")
+            record = engine.get_session().encrypt(b"x")
         finally:
             signals.key_created.disconnect(receive)
 
-        assert manager.get_session().decrypt(record) == b"x"
+        assert engine.get_session().decrypt(record) == b"x"
 
 
 class BusyMetastore(MemoryMetastore):
@@ -344,15 +344,15 @@ class TestFork:
         code = """
 import os
 from django.conf import settings
-from django_asherah import manager
+from django_asherah import engine
 settings.ASHERAH["METASTORE"] = "memory"
-record = manager.get_session().encrypt(b"from the parent")
-manager.get_factory().metastore.records.clear()
+record = engine.get_session().encrypt(b"from the parent")
+engine.get_factory().metastore.records.clear()
 child = os.fork()
 if not child:
-    assert manager.get_session().decrypt(record) == b"from the parent"
-    assert manager.get_session().decrypt(manager.get_session().encrypt(b"own")) == b"own"
-    assert manager.get_session("new").decrypt(manager.get_session("new").encrypt(b"own")) == b"own"
+    assert engine.get_session().decrypt(record) == b"from the parent"
+    assert engine.get_session().decrypt(engine.get_session().encrypt(b"own")) == b"own"
+    assert engine.get_session("new").decrypt(engine.get_session("new").encrypt(b"own")) == b"own"
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -362,16 +362,16 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         code = """
 import os, signal, threading, warnings
 from django.conf import settings
-from django_asherah import manager
-settings.ASHERAH["METASTORE"] = "tests.test_manager.BusyMetastore"
-manager.get_session().encrypt(b"opens the system key")
-threading.Thread(target=manager.get_session("slow").encrypt, args=[b"x"], daemon=True).start()
-assert manager.get_factory().metastore.reached.wait(30)
+from django_asherah import engine
+settings.ASHERAH["METASTORE"] = "tests.test_engine.BusyMetastore"
+engine.get_session().encrypt(b"opens the system key")
+threading.Thread(target=engine.get_session("slow").encrypt, args=[b"x"], daemon=True).start()
+assert engine.get_factory().metastore.reached.wait(30)
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of exactly this.
 child = os.fork()
 if not child:
     signal.alarm(30)
-    session = manager.get_session("slow")
+    session = engine.get_session("slow")
     assert session.decrypt(session.encrypt(b"own")) == b"own"
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -383,7 +383,7 @@ os._exit(0)
         code = """
 import os
 from django.db import connections
-from django_asherah import manager
+from django_asherah import engine
 from tests.testapp.models import Note
 before = Note.objects.create(body="from the parent").pk
 connections.close_all()  # As every prefork server must, whatever it runs.
@@ -393,11 +393,11 @@ for number in range(3):
     if not child:
         assert Note.objects.get(pk=before).body == "from the parent"
         Note.objects.create(body=f"from child {number}")
-        manager.get_session(f"new {number}").encrypt(b"makes a key")
+        engine.get_session(f"new {number}").encrypt(b"makes a key")
         os._exit(7)
     children.append(child)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-manager.reset()
+engine.reset()
 print(sorted(note.body for note in Note.objects.all()))
 """
         assert run_django(code, url_of(shared_alias)) == (

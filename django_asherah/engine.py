@@ -57,7 +57,7 @@ class _Running:
 
 _running: _Running | None = None
 keys_alias: str | None = None
-"""The database where :func:`require_lasting_key` certainly refuses nothing: to compare costs less than to call it."""
+"""The database where :func:`require_committed_key` certainly refuses nothing: to compare costs less than to call it."""
 
 _session_type: type[Session] = Session
 _lock = threading.Lock()
@@ -108,7 +108,7 @@ def use_session_type(session_type: type[Session]) -> None:
     reset()
 
 
-def require_lasting_key(partition: str | None, alias: str) -> None:
+def require_committed_key(partition: str | None, alias: str) -> None:
     """Refuse to let what was just sealed for ``partition``, and goes to database ``alias``, outlive its key.
 
     A key made inside a transaction on SQLite goes when that transaction rolls back, and with it what the same
@@ -206,8 +206,8 @@ def _record(event: Event) -> None:
         case StaleKeyKept(meta, cause):
             named = {"key_id": meta.key_id, "created": meta.created, "cause": cause}
             audit.record(signals.stale_key_kept, "stale_key_kept", level=logging.WARNING, **named)
-        case RegionFailed(region, arn, operation, cause):
-            named = {"region": region, "arn": arn, "operation": operation, "cause": cause}
+        case RegionFailed(region, master_key, operation, cause):
+            named = {"region": region, "master_key": master_key, "operation": operation, "cause": cause}
             audit.record(signals.region_failed, "region_failed", level=logging.WARNING, **named)
         case KMSCalled(region, operation, seconds, error):
             signals.kms_called.send_robust(
@@ -232,6 +232,6 @@ def _renew_lock_in_child() -> None:
     _lock = threading.Lock()
 
 
-setting_changed.connect(_reset_on_setting_changed, dispatch_uid="django_asherah.manager")
-post_migrate.connect(_reset_on_post_migrate, dispatch_uid="django_asherah.manager")
+setting_changed.connect(_reset_on_setting_changed, dispatch_uid="django_asherah.engine")
+post_migrate.connect(_reset_on_post_migrate, dispatch_uid="django_asherah.engine")
 os.register_at_fork(after_in_child=_renew_lock_in_child)

@@ -1,0 +1,33 @@
+"""What a forked child must not share with its parent."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from abc import ABC, abstractmethod
+
+_instances: weakref.WeakSet[ForkSafe] = weakref.WeakSet()
+
+
+class ForkSafe(ABC):
+    """Holds locks or connections, which every forked child makes anew.
+
+    A thread that held a lock at the fork does not exist in the child to release it, and a socket shared by two
+    processes mixes up their answers.
+    """
+
+    def __init__(self) -> None:
+        self._make_anew()
+        _instances.add(self)
+
+    @abstractmethod
+    def _make_anew(self) -> None:
+        """Make the locks and connections: called once at the start, and once in every forked child."""
+
+
+def _renew_in_child() -> None:
+    for instance in list(_instances):
+        instance._make_anew()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)
