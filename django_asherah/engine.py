@@ -6,12 +6,10 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.db.models.signals import post_migrate
-from django.utils.module_loading import import_string
 
 from django_asherah import audit, signals
 from django_asherah.conf import Settings, get_settings
@@ -21,7 +19,6 @@ from django_asherah.envelope.interfaces import (
     CacheMissed,
     Event,
     KeyCreated,
-    KeyManagementService,
     KMSCalled,
     Metastore,
     RegionFailed,
@@ -31,7 +28,6 @@ from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.session import Session, SessionFactory
 from django_asherah.exceptions import EncryptionError
 from django_asherah.metastores.database import DatabaseMetastore
-from django_asherah.metastores.memory import MemoryMetastore
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +149,8 @@ def _make_factory(settings: Settings) -> SessionFactory:
     return SessionFactory(
         settings.service,
         settings.product,
-        _make_metastore(settings),
-        _make_kms(settings, events),
+        settings.metastore_provider(settings, events),
+        settings.kms_provider(settings, events),
         policy,
         key_suffix=settings.key_suffix,
         cache_size=settings.key_cache_size,
@@ -167,38 +163,6 @@ def _database_of(metastore: Metastore) -> str | None:
     return metastore.alias if isinstance(metastore, DatabaseMetastore) else None
 
 
-def _make_metastore(settings: Settings) -> Metastore:
-    if settings.metastore == "database":
-        return DatabaseMetastore(settings.database)
-    if settings.metastore == "memory":
-        return MemoryMetastore()
-    if settings.metastore == "dynamodb":
-        from django_asherah.metastores.dynamodb import DynamoDBMetastore
-
-        return DynamoDBMetastore(**settings.metastore_options)
-    return cast(Metastore, _make_own("METASTORE", settings.metastore, settings))
-
-
-def _make_kms(settings: Settings, events: EventQueue) -> KeyManagementService:
-    if settings.kms == "aws":
-        from django_asherah.kms.aws import AwsKMS
-
-        return AwsKMS(settings.regions, settings.preferred_region, on_event=events, **settings.kms_options)
-    if settings.kms == "static":
-        from django_asherah.kms.static import StaticKMS
-
-        return StaticKMS(bytes.fromhex(settings.kms_options["key"]))
-    return cast(KeyManagementService, _make_own("KMS", settings.kms, settings))
-
-
-def _make_own(name: str, path: str, settings: Settings) -> object:
-    try:
-        factory = import_string(path)
-    except ImportError as exc:
-        raise ImproperlyConfigured(f"ASHERAH[{name!r}] is {path!r}, which can't be imported: {exc}") from exc
-    return factory(settings)
-
-
 def _record(event: Event) -> None:
     match event:
         case KeyCreated(meta):
@@ -206,8 +170,9 @@ def _record(event: Event) -> None:
         case StaleKeyKept(meta, cause):
             named = {"key_id": meta.key_id, "created": meta.created, "cause": cause}
             audit.record(signals.stale_key_kept, "stale_key_kept", level=logging.WARNING, **named)
-        case RegionFailed(region, master_key, operation, cause):
-            named = {"region": region, "master_key": master_key, "operation": operation, "cause": cause}
+        case RegionFailed(region, master_key, operation, consequence, cause):
+            named = {"region": region, "master_key": master_key, "operation": operation}
+            named |= {"consequence": consequence, "cause": cause}
             audit.record(signals.region_failed, "region_failed", level=logging.WARNING, **named)
         case KMSCalled(region, operation, seconds, error):
             signals.kms_called.send_robust(

@@ -1,8 +1,8 @@
-"""Is encryption at work? For readiness probes and monitors."""
+"""Does encryption work? For readiness probes and monitors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from django.core.exceptions import ImproperlyConfigured
@@ -11,21 +11,20 @@ from django_asherah import engine
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import AsherahError
-from django_asherah.kms.regional import RegionalKMS
+from django_asherah.kms.regional import RegionalKMS, ask_regions
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of the keys.
+    """What is known about the keys.
 
     Attributes:
-        keys_in_hand: opened keys that this process holds. While there are some, it works on without a KMS.
+        cached_keys: how many opened keys this process holds. While there are some, it works on without a KMS.
         failing_regions: maps each region that failed to the reason.
-        problems: what keeps values from being encrypted or decrypted. A region that fails while
-            another answers is none.
+        problems: what keeps values from being encrypted or decrypted. A failing region is none while another answers.
     """
 
-    keys_in_hand: int = 0
+    cached_keys: int = 0
     failing_regions: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -36,12 +35,12 @@ class Health:
 
 
 def check(*, deep: bool = False) -> Health:
-    """Tell how things stand. Never raises what goes wrong with keys, but reports it.
+    """Report whether encryption works. Problems are returned, never raised.
 
     Args:
-        deep: ask. The newest system key is read from the metastore and unwrapped in each region alone, which takes one
-            KMS call a region, and as long as the timeouts where one is down. Otherwise nobody is asked: only what this
-            process has met since it started is told, and it takes microseconds.
+        deep: read the newest system key from the metastore and unwrap it in each region alone. That takes one KMS call
+            per region, and as long as the timeouts where one is down. Otherwise nobody is asked: the answer is what
+            this process has met since it started, and takes microseconds.
     """
     try:
         factory = engine.get_factory()
@@ -54,32 +53,33 @@ def check(*, deep: bool = False) -> Health:
 
 
 def _no_region_left(factory: SessionFactory, failing: dict[str, str]) -> Iterator[str]:
-    regions = getattr(factory.kms, "master_keys", {})
-    if regions and failing.keys() >= set(regions):
-        yield f"no region's KMS answers: {', '.join(regions)}"
+    kms = factory.kms
+    if isinstance(kms, RegionalKMS) and failing.keys() >= kms.master_keys.keys():
+        yield f"no region's KMS answers: {', '.join(kms.master_keys)}"
 
 
 def _remember(factory: SessionFactory) -> dict[str, str]:
-    failing: Callable[[], frozenset[str]] = getattr(factory.kms, "failing_regions", frozenset)
-    return dict.fromkeys(sorted(failing()), "its last answer to this process was a failure")
+    kms = factory.kms
+    answers = kms.last_answers() if isinstance(kms, RegionalKMS) else {}
+    failing = sorted(region for region, answer in answers.items() if not answer.ok)
+    return dict.fromkeys(failing, "its last answer to this process was a failure")
 
 
 def _ask(factory: SessionFactory) -> dict[str, str]:
     record = factory.metastore.load_latest(factory.system_key_id)
     kms = factory.kms
     if isinstance(kms, RegionalKMS):
-        return dict(_ask_regions(kms, record.key if record else None))
+        return _ask_regions(kms, record.key if record else None)
     if record is not None:
         wipe(kms.decrypt_key(record.key))
     return {}
 
 
-def _ask_regions(kms: RegionalKMS, wrapped: bytes | None) -> Iterator[tuple[str, str]]:
-    for region in kms.master_keys:
-        try:
-            if wrapped is None:
-                kms.check_region(region)
-            else:
-                wipe(kms.decrypt_key_in(region, wrapped))
-        except AsherahError as exc:
-            yield region, str(exc)
+def _ask_regions(kms: RegionalKMS, wrapped: bytes | None) -> dict[str, str]:
+    def ask(region: str) -> None:
+        if wrapped is None:
+            kms.check_region(region)
+        else:
+            wipe(kms.decrypt_key_in(region, wrapped))
+
+    return {region: str(cause) for region, cause in ask_regions(kms, ask).items()}

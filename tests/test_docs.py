@@ -158,7 +158,7 @@ def test_the_policies_allow_the_application_exactly_the_kms_actions_that_it_call
     key_policy, role_policy, _ = [json.loads(code) for _, code, _ in blocks(DOCS / "how-to" / "set-up-aws.md", "json")]
     (uses,) = [statement for statement in key_policy["Statement"] if statement["Sid"] == "ApplicationUses"]
     (role,) = role_policy["Statement"]
-    assert uses["Action"] == role["Action"] == sorted(f"kms:{operation}" for operation in aws._METHODS)
+    assert uses["Action"] == role["Action"] == sorted(f"kms:{operation}" for operation in aws.METHODS)
 
 
 def terms(*pages: str | Path) -> set[str]:
@@ -171,8 +171,9 @@ def terms(*pages: str | Path) -> set[str]:
 
 
 def test_every_setting_and_option_is_documented() -> None:
-    names = {*conf.SETTING_NAMES, *conf.AWS_OPTIONS, *conf.STATIC_OPTIONS, *conf.DYNAMODB_OPTIONS}
-    assert names | {*conf.KMS_NAMES, *conf.METASTORE_NAMES} <= terms("settings.md")
+    providers = [registry.find(name) for registry in (conf.KMS, conf.METASTORE) for name in registry.paths]
+    options = {name for provider in providers for name in provider.options or ()}
+    assert {*conf.SETTING_NAMES, *conf.KMS.paths, *conf.METASTORE.paths} | options <= terms("settings.md")
 
 
 def test_the_settings_page_shows_the_defaults_as_they_are() -> None:

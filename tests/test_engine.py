@@ -283,6 +283,7 @@ class TestSignals:
                 "region": region,
                 "master_key": AWS["REGIONS"][region],  # type: ignore[index]
                 "operation": "GenerateDataKey",
+                "consequence": "the next region is asked",
                 "cause": None,
             }
             for region in ("us-east-1", "us-west-2")

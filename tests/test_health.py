@@ -9,7 +9,7 @@ import boto3
 import pytest
 from pytest_django import Settings as DjangoSettings
 
-from django_asherah import health, engine
+from django_asherah import engine, health
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.memory import MemoryMetastore
@@ -73,7 +73,7 @@ def test_a_fresh_process_is_healthy_and_asks_nobody(settings: DjangoSettings) ->
 def test_the_keys_in_hand_are_counted() -> None:
     engine.get_session().encrypt(b"x")
     engine.get_session("another").encrypt(b"x")
-    assert health.check() == health.Health(keys_in_hand=3)
+    assert health.check() == health.Health(cached_keys=3)
 
 
 def test_wrong_settings_are_a_problem_and_no_exception(settings: DjangoSettings) -> None:
@@ -103,7 +103,7 @@ def test_deep_asks_each_region_alone_and_one_is_enough(
 ) -> None:
     settings.ASHERAH = aws(regions)
     engine.get_session().encrypt(b"x")
-    assert health.check(deep=True) == health.Health(keys_in_hand=2)
+    assert health.check(deep=True) == health.Health(cached_keys=2)
 
     settings.ASHERAH = aws(regions, **{EAST: refused_url()})
     found = health.check(deep=True)
@@ -157,4 +157,4 @@ def test_a_process_with_keys_in_hand_works_on_without_any_region(
 def test_a_kms_without_regions_is_asked_as_a_whole(settings: DjangoSettings) -> None:
     settings.ASHERAH = as_asherah(METASTORE="memory", KMS="tests.test_health.own_kms", KMS_OPTIONS={})
     engine.get_session().encrypt(b"x")
-    assert health.check(deep=True) == health.Health(keys_in_hand=2)
+    assert health.check(deep=True) == health.Health(cached_keys=2)

@@ -14,7 +14,7 @@ from django.utils.timesince import timesince
 from django_asherah.admin.cells import moment
 from django_asherah.admin.rows import in_state, key_rows, of_kind, read_row
 from django_asherah.kms.health import LastAnswer
-from django_asherah.kms.regional import ReportsHealth
+from django_asherah.kms.regional import RegionalKMS
 from django_asherah.lifecycle import KeyInfo, KeyState
 from django_asherah.lifecycle.context import Context, get_context
 
@@ -75,7 +75,7 @@ class Overview:
     def regions(self) -> list[RegionNow]:
         """The configured regions, the preferred one first."""
         configured, kms = self.context.regions or {}, self.context.factory.kms
-        answers = kms.last_answers() if isinstance(kms, ReportsHealth) else {}
+        answers = kms.last_answers() if isinstance(kms, RegionalKMS) else {}
         return [
             RegionNow(region, is_preferred=not place, answer=answers.get(region))
             for place, region in enumerate(configured)

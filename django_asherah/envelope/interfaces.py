@@ -80,11 +80,20 @@ class StaleKeyKept:
 
 @dataclass(frozen=True, slots=True)
 class RegionFailed:
-    """A region's KMS failed. ``operation`` is the KMS action's name, for example ``Decrypt``."""
+    """A region's KMS failed.
+
+    Attributes:
+        region: its name.
+        master_key: the name of its master key, for example an ARN.
+        operation: what was asked of it, by the name of the AWS KMS action: ``Decrypt``, for example.
+        consequence: what follows from it.
+        cause: why it failed.
+    """
 
     region: str
     master_key: str
     operation: str
+    consequence: str
     cause: Exception
 
 

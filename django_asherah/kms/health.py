@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 PROBE_AFTER = 60.0
-"""Seconds for which a region that failed is asked last, before somebody tries it in its place again."""
+"""Seconds for which a region that failed is asked last, before one caller tries it in its own place again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,8 @@ class LastAnswer:
     """How a region's last answer to this process was.
 
     Attributes:
-        ok: whether it was one.
-        age: seconds ago.
+        ok: False if it was a failure.
+        age: how many seconds ago it was.
     """
 
     ok: bool
@@ -26,7 +26,7 @@ class LastAnswer:
 class RegionHealth:
     """Remembers which regions failed lately. Thread-safe.
 
-    A stalled region costs a whole timeout, so only one caller a minute may find out whether it has come back.
+    A stalled region costs a whole timeout, so only one caller per minute may find out whether it is back.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -64,12 +64,7 @@ class RegionHealth:
             self._failed_at[region] = now
             self._answers[region] = (False, now)
 
-    def failing(self) -> frozenset[str]:
-        """Return the regions whose last answer was a failure."""
-        with self._lock:
-            return frozenset(self._failed_at)
-
     def last_answers(self) -> dict[str, LastAnswer]:
-        """Return how each region's last answer was; a region that was never asked is not in it."""
+        """Return how each region's last answer was, for every region that was asked."""
         now = self._clock()
         return {region: LastAnswer(ok, now - at) for region, (ok, at) in dict(self._answers).items()}

@@ -1,4 +1,4 @@
-"""What the AWS KMS makes of a system key, and its exact JSON.
+"""A system key wrapped for several regions, and its exact JSON.
 
 Source: ``go/appencryption/plugins/aws-v2/kms`` of godaddy/asherah. Every official SDK reads these member names: they
 may never change. The order of ``kmsKeks`` carries no meaning.
@@ -29,7 +29,7 @@ class RegionKek(Struct, frozen=True, rename="camel"):
 
 
 class WrappedSystemKey(Struct, frozen=True, rename="camel"):
-    """A system key sealed by a KEK, and that KEK once a region."""
+    """A system key sealed by a KEK, and that KEK wrapped once per region."""
 
     encrypted_key: SealedKey
     kms_keks: Annotated[list[RegionKek], Meta(max_length=100)]
@@ -58,7 +58,7 @@ def decode_wrapped(blob: bytes) -> WrappedSystemKey:
     """Read ``Key`` of a system key's record.
 
     Raises:
-        InvalidRecordError: the AWS KMS did not make it.
+        InvalidRecordError: another KMS wrapped it.
     """
     try:
         return _decoder.decode(blob)

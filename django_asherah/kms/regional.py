@@ -1,36 +1,75 @@
-"""What the lifecycle asks of a KMS that has regions."""
+"""What the lifecycle, the health function and the admin ask of a KMS that has regions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
+from django_asherah.exceptions import AsherahError
 from django_asherah.kms.health import LastAnswer
 
 
 @runtime_checkable
 class RegionalKMS(Protocol):
-    """A KMS that wraps each system key once a region: ``AwsKMS``, or your own."""
+    """A KMS that wraps each system key once per region, so that any one region can unwrap it.
 
-    master_keys: dict[str, str]
-    """Maps each configured region to its master key's ARN, the preferred one first."""
+    It is a :class:`~django_asherah.envelope.interfaces.KeyManagementService` as well. How a wrapped key is stored is
+    its own affair: nobody else reads it.
+    """
+
+    master_keys: Mapping[str, str]
+    """Maps each configured region to the name of its master key (an ARN, say), the preferred region first."""
+
+    def regions_of(self, wrapped: bytes) -> Mapping[str, str]:
+        """Return the regions that a system key is wrapped for, each with the name of its master key. Asks no region.
+
+        Raises:
+            InvalidRecordError: another KMS wrapped it.
+        """
 
     def decrypt_key_in(self, region: str, wrapped: bytes) -> bytearray:
-        """Unwrap in ``region`` alone, or raise ``KMSError``."""
+        """Unwrap in ``region`` alone.
+
+        Raises:
+            KMSError: that region can't.
+        """
 
     def check_region(self, region: str) -> None:
-        """Raise ``KMSError`` unless the region's master key is enabled and of the right kind."""
+        """Ask whether the master key of ``region`` is enabled and of the right kind.
+
+        Raises:
+            KMSError: it isn't, or the region does not answer.
+        """
 
     def check_wrap(self, region: str) -> None:
-        """Raise ``KMSError`` unless the region can wrap a key now."""
+        """Ask whether ``region`` can wrap a key now.
+
+        Raises:
+            KMSError: it can't.
+        """
 
     def rewrap(self, wrapped: bytes, *, old_master_keys: Iterable[str] = (), allow_missing: bool = False) -> bytes:
-        """Return the same system key wrapped for exactly the configured regions."""
+        """Return the same system key wrapped for exactly the configured regions; the same bytes if it already is.
+
+        Args:
+            wrapped: what ``encrypt_key`` returned.
+            old_master_keys: names of master keys that are no longer configured, but may unwrap the key this once.
+            allow_missing: go on when a region does not answer.
+
+        Raises:
+            KMSError: no region unwraps it, or a configured region can't wrap it.
+        """
+
+    def last_answers(self) -> Mapping[str, LastAnswer]:
+        """Return how each region's last answer to this process was, for every region that was asked. Asks no region."""
 
 
-@runtime_checkable
-class ReportsHealth(Protocol):
-    """A KMS that remembers how its regions answered, for those who must not ask them: ``AwsKMS``, or your own."""
-
-    def last_answers(self) -> dict[str, LastAnswer]:
-        """Return how each region's last answer to this process was, if it was asked."""
+def ask_regions(kms: RegionalKMS, ask: Callable[[str], object]) -> dict[str, AsherahError]:
+    """Ask something of every region, the preferred one first; return the regions that failed, each with its cause."""
+    failures: dict[str, AsherahError] = {}
+    for region in kms.master_keys:
+        try:
+            ask(region)
+        except AsherahError as exc:
+            failures[region] = exc
+    return failures

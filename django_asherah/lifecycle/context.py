@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django_asherah import engine
@@ -26,7 +27,7 @@ class Context:
         return self.factory.system_key_id.removeprefix("_SK")
 
     @property
-    def regions(self) -> dict[str, str] | None:
+    def regions(self) -> Mapping[str, str] | None:
         """The configured regions and their master keys, the preferred one first; None if the KMS has no regions."""
         kms = self.factory.kms
         return kms.master_keys if isinstance(kms, RegionalKMS) else None

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
-from django_asherah.exceptions import AsherahError, InvalidRecordError
-from django_asherah.kms.kek import decode_wrapped
+from django_asherah.exceptions import InvalidRecordError
+from django_asherah.kms.regional import RegionalKMS
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.regions import RegionCopy, compare_regions
 
@@ -104,7 +104,7 @@ def describe(context: Context, key_id: str, text: str, *, is_newest: bool) -> Ke
     is_system = key_id.startswith("_SK_")
     partition = context.partition_of(key_id, record.parent_key_meta)
     ours = key_id == factory.system_key_id if is_system else partition is not None
-    regions = regions_of(record) if is_system else {}
+    regions = _regions_of(context, record) if is_system else {}
     return KeyInfo(
         meta=KeyMeta(key_id, record.created),
         kind="system" if is_system else "intermediate",
@@ -145,9 +145,12 @@ def _state(record: EnvelopeKeyRecord, policy: CryptoPolicy, clock: Callable[[], 
     return KeyState.CURRENT if is_newest else KeyState.SUPERSEDED
 
 
-def regions_of(record: EnvelopeKeyRecord) -> dict[str, str]:
-    """Return the regions that wrap a system key, with their ARNs; none if the AWS KMS did not make it."""
+def _regions_of(context: Context, record: EnvelopeKeyRecord) -> dict[str, str]:
+    """Return the regions that wrap a system key, with their master keys; none if another KMS wrapped it."""
+    kms = context.factory.kms
+    if not isinstance(kms, RegionalKMS):
+        return {}
     try:
-        return {kek.region: kek.arn for kek in decode_wrapped(record.key).kms_keks}
-    except AsherahError:  # Another KMS wrapped it.
+        return dict(kms.regions_of(record.key))
+    except InvalidRecordError:
         return {}

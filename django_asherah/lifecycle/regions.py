@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -44,7 +45,7 @@ class RegionCopy:
         return ""
 
 
-def compare_regions(held: dict[str, str], configured: dict[str, str] | None) -> tuple[RegionCopy, ...]:
+def compare_regions(held: Mapping[str, str], configured: Mapping[str, str] | None) -> tuple[RegionCopy, ...]:
     """Compare the regions that wrap a system key with those that should.
 
     Args:
@@ -55,11 +56,15 @@ def compare_regions(held: dict[str, str], configured: dict[str, str] | None) -> 
         return tuple(RegionCopy(region, master_key, RegionFit.WRAPPED) for region, master_key in held.items())
     preferred = next(iter(configured), None)
     wanted = [
-        RegionCopy(region, held.get(region, master_key), _fit(held.get(region), master_key), is_preferred=region == preferred)
+        RegionCopy(
+            region, held.get(region, master_key), _fit(held.get(region), master_key), is_preferred=region == preferred
+        )
         for region, master_key in configured.items()
     ]
     others = [
-        RegionCopy(region, master_key, RegionFit.NOT_CONFIGURED) for region, master_key in held.items() if region not in configured
+        RegionCopy(region, master_key, RegionFit.NOT_CONFIGURED)
+        for region, master_key in held.items()
+        if region not in configured
     ]
     return (*wanted, *others)
 

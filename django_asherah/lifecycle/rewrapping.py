@@ -10,7 +10,6 @@ import msgspec
 from django_asherah import audit, signals
 from django_asherah.envelope.records import KeyMeta, decode_key
 from django_asherah.exceptions import AsherahError, KMSError, MetastoreError
-from django_asherah.kms.kek import decode_wrapped
 from django_asherah.kms.regional import RegionalKMS
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import Listing
@@ -56,7 +55,9 @@ def rewrap(
     old_master_keys = list(old_master_keys)
     for meta in progress(metas):
         try:
-            changed = _rewrap_one(context, kms, meta, old_master_keys, allow_missing=allow_missing_regions, dry_run=dry_run)
+            changed = _rewrap_one(
+                context, kms, meta, old_master_keys, allow_missing=allow_missing_regions, dry_run=dry_run
+            )
             (report.rewrapped if changed else report.unchanged).append(meta)
         except AsherahError as exc:
             report.failed[meta] = str(exc)
@@ -73,9 +74,9 @@ def _rewrap_one(
     wrapped = kms.rewrap(record.key, old_master_keys=old_master_keys, allow_missing=allow_missing)
     if wrapped == record.key:
         return False
+    regions = list(kms.regions_of(wrapped))  # Before the record is replaced, for it may refuse.
     if not dry_run:
         if not context.table.replace(meta, text, msgspec.structs.replace(record, key=wrapped)):
             raise MetastoreError(f"the record of key {meta} was changed meanwhile; it is left as it is: run this again")
-        regions = [kek.region for kek in decode_wrapped(wrapped).kms_keks]
         audit.record(signals.key_rewrapped, "rewrapped", key_id=meta.key_id, created=meta.created, regions=regions)
     return True

@@ -10,9 +10,9 @@ from django_asherah.envelope.keyring import KeyRing
 from django_asherah.envelope.partition import Partition
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import KMSError, MetastoreError
-from django_asherah.kms.regional import RegionalKMS
+from django_asherah.kms.regional import RegionalKMS, ask_regions
 from django_asherah.lifecycle.context import Context, get_context
-from django_asherah.lifecycle.keys import KeyState, Listing, regions_of
+from django_asherah.lifecycle.keys import KeyState, Listing
 
 _ROUNDS = 10
 
@@ -132,12 +132,7 @@ def _failed_regions(context: Context, *, allowed: bool) -> dict[str, str]:
     kms = context.factory.kms
     if not isinstance(kms, RegionalKMS):
         return {}
-    failures: dict[str, Exception] = {}
-    for region in kms.master_keys:
-        try:
-            kms.check_wrap(region)
-        except KMSError as exc:
-            failures[region] = exc
+    failures = ask_regions(kms, kms.check_wrap)
     if failures and not allowed:
         raise KMSError(
             f"no key was rotated, because it would lack a region: {'; '.join(map(str, failures.values()))}. "
@@ -153,9 +148,9 @@ def _regions_left_out(context: Context, report: RotationReport) -> dict[str, str
     if not isinstance(kms, RegionalKMS) or not isinstance(meta, KeyMeta):
         return {}
     record = context.factory.metastore.load(meta)
-    wrapped = regions_of(record) if record is not None else {}
+    wrapped = kms.regions_of(record.key) if record is not None else {}
     return {
-        region: f"{region} failed while key {meta} was made: run asherah_rewrap when it is well again"
+        region: f"{region} failed while key {meta} was made: run asherah_rewrap when it works again"
         for region in kms.master_keys
         if region not in wrapped and region not in report.failed_regions
     }

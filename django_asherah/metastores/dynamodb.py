@@ -7,25 +7,19 @@ Source: ``go/appencryption/plugins/aws-v2/dynamodb/metastore`` of godaddy/ashera
 from __future__ import annotations
 
 import base64
-import os
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-import boto3
 import msgspec
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from django_asherah.botoclient import BotoClient
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 
 MOST_AT_ONCE = 100
 """Keys that one ``BatchGetItem`` may ask for."""
-
-_instances: weakref.WeakSet[DynamoDBMetastore] = weakref.WeakSet()
 
 
 class DynamoDBMetastore:
@@ -52,20 +46,15 @@ class DynamoDBMetastore:
         session: Any = None,
     ) -> None:
         self.table_name = table_name
-        self._region = region
-        self._endpoint_url = endpoint_url
-        self._config = Config(
+        self._client = BotoClient(
+            "dynamodb",
+            session=session,
+            region=region,
+            endpoint_url=endpoint_url,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
-            retries={"mode": "standard", "total_max_attempts": 3},
+            max_attempts=3,
         )
-        self._session = session
-        self._forget_connections()
-        _instances.add(self)
-
-    def _forget_connections(self) -> None:
-        self._lock = threading.Lock()
-        self._client: Any = None
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""
@@ -118,7 +107,7 @@ class DynamoDBMetastore:
 
     def _call(self, method: str, **parameters: Any) -> Any:
         try:
-            return getattr(self._get_client(), method)(**parameters)
+            return getattr(self._client.get(), method)(**parameters)
         except ClientError as exc:
             if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
                 raise _Duplicate from None
@@ -128,15 +117,6 @@ class DynamoDBMetastore:
 
     def _failure(self, cause: Exception) -> MetastoreError:
         return MetastoreError(f"the DynamoDB table {self.table_name!r} failed: {type(cause).__name__}: {cause}")
-
-    def _get_client(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                session = self._session() if callable(self._session) else self._session or boto3.Session()
-                self._client = session.client(
-                    "dynamodb", region_name=self._region, endpoint_url=self._endpoint_url, config=self._config
-                )
-            return self._client
 
     def __repr__(self) -> str:
         return f"<DynamoDBMetastore {self.table_name}>"
@@ -183,11 +163,3 @@ def _plain(attribute: dict[str, Any]) -> Any:
     if kind == "N":
         return int(value)
     return None if kind == "NULL" else value
-
-
-def _forget_connections_in_child() -> None:
-    for instance in list(_instances):
-        instance._forget_connections()
-
-
-os.register_at_fork(after_in_child=_forget_connections_in_child)

@@ -43,7 +43,7 @@ def regional(arns: dict[str, str] = ARNS, down: tuple[str, ...] = (), **changes:
     """Return settings whose KMS pretends to have regions."""
     return {
         **BASE,
-        "KMS": "tests.lifecycle.conftest.make_pretend_regions",
+        "KMS": "tests.regional.PretendedAws",
         "KMS_OPTIONS": {"arns": arns, "down": set(down)},
         **changes,
     }

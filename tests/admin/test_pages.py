@@ -19,8 +19,8 @@ from django_asherah.models import EncryptionKey
 from tests.admin.conftest import ARNS, DAY, LIST, SK_ID, Maker, page_of, regional
 from tests.admin.test_list import moment
 from tests.databases import VENDOR, as_asherah, execute
-from tests.lifecycle.conftest import PretendRegions
 from tests.metastores.test_adopted_tables import COLLATION, COLUMNS, DDL
+from tests.regional import PretendedAws
 
 ROW_ID = {
     "sqlite": "integer PRIMARY KEY AUTOINCREMENT",
@@ -29,7 +29,7 @@ ROW_ID = {
 }[VENDOR]
 
 
-class RegionsThatWereAsked(PretendRegions):
+class RegionsThatWereAsked(PretendedAws):
     """A KMS one of whose regions has failed."""
 
     def last_answers(self) -> dict[str, LastAnswer]:

@@ -26,7 +26,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connection, connections, transaction  # noqa: E402
 from django.test.utils import override_settings  # noqa: E402
 
-from django_asherah import lifecycle, engine  # noqa: E402
+from django_asherah import engine, lifecycle  # noqa: E402
 from django_asherah.lifecycle.reencryption import Options  # noqa: E402
 from tests.databases import as_asherah, execute  # noqa: E402
 from tests.faults.seams import seams, watch_statements  # noqa: E402

@@ -25,7 +25,7 @@ django.setup()
 from django.db import connections, transaction  # noqa: E402
 from django.test.utils import override_settings  # noqa: E402
 
-from django_asherah import lifecycle, engine  # noqa: E402
+from django_asherah import engine, lifecycle  # noqa: E402
 from django_asherah.models import EncryptionKey  # noqa: E402
 from tests.databases import as_asherah  # noqa: E402
 from tests.testapp.models import Note  # noqa: E402

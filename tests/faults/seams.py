@@ -15,7 +15,7 @@ from django.db.backends.signals import connection_created
 
 from django_asherah.conf import Settings
 from django_asherah.metastores.database import DatabaseMetastore
-from tests.lifecycle.conftest import PretendRegions
+from tests.regional import PretendedAws
 
 
 class Seams:
@@ -52,13 +52,13 @@ def stepping(method: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class SteppingKMS(PretendRegions):
+class SteppingKMS(PretendedAws):
     """Two regions."""
 
-    encrypt_key = stepping(PretendRegions.encrypt_key)
-    decrypt_key = stepping(PretendRegions.decrypt_key)
-    check_wrap = stepping(PretendRegions.check_wrap)
-    rewrap = stepping(PretendRegions.rewrap)
+    encrypt_key = stepping(PretendedAws.encrypt_key)
+    decrypt_key = stepping(PretendedAws.decrypt_key)
+    check_wrap = stepping(PretendedAws.check_wrap)
+    rewrap = stepping(PretendedAws.rewrap)
 
 
 class SteppingMetastore(DatabaseMetastore):

@@ -11,7 +11,7 @@ import pytest
 from django.db import DatabaseError, connections, transaction
 from pytest_django import Settings
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.exceptions import MetastoreError
 from django_asherah.lifecycle.reencryption import Options
 from tests.databases import VENDOR, WAITING, as_asherah, execute, in_thread, wait_until

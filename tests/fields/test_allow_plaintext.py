@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.exceptions import DecryptionError, InvalidRecordError, PartitionMismatchError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
 from tests.fields.helpers import opened, set_raw

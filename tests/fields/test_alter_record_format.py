@@ -10,7 +10,7 @@ from django.apps import apps
 from django.db import DatabaseError, connection, migrations, models
 from django.db.migrations.state import ProjectState
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.envelope.compact import is_compact
 from django_asherah.fields import EncryptedTextField
 from django_asherah.operations import AlterRecordFormat

@@ -11,7 +11,7 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Cast, Coalesce
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.envelope.compact import is_compact
 from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, PartitionMismatchError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField

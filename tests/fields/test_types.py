@@ -21,7 +21,7 @@ from django.forms.models import modelform_factory
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import fields, engine
+from django_asherah import engine, fields
 from django_asherah.exceptions import DecryptionError, EncryptionError, InvalidRecordError
 from tests.envelope.fakes import chain_text
 from tests.fields.helpers import opened, raw, set_raw

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from pytest_django import Settings
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from tests.databases import as_asherah, execute, url_of
 from tests.interop.peers import Peer, base_config, key_of, until
 from tests.moto_servers import ACCESS, MotoRegion, create_key, moto_region, refused_url

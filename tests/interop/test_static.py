@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from pytest_django import Settings
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import DecryptionError

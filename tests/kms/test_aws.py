@@ -19,7 +19,7 @@ from django_asherah.kms.aws import AwsKMS
 from django_asherah.kms.health import LastAnswer
 from django_asherah.kms.kek import decode_wrapped
 from tests.kms.conftest import Kit
-from tests.moto_servers import answering, failing_as, moto_region, refused_url, stalled
+from tests.moto_servers import ACCESS, answering, failing_as, moto_region, refused_url, stalled
 
 KEY = bytes(range(32))
 WEST, EAST = "us-west-2", "us-east-1"
@@ -29,11 +29,15 @@ def failed(kit: Kit) -> list[tuple[str, str]]:
     return [(event.region, event.operation) for event in kit.events if isinstance(event, RegionFailed)]
 
 
+def failing(kms: AwsKMS) -> set[str]:
+    return {region for region, answer in kms.last_answers().items() if not answer.ok}
+
+
 def test_a_key_is_wrapped_for_every_region_and_comes_back(kit: Kit) -> None:
     kms = kit.kms()
     wrapped = kms.encrypt_key(KEY)
     assert kms.decrypt_key(wrapped) == KEY
-    assert kms.describe(wrapped) == [(WEST, kit.servers[WEST].arn), (EAST, kit.servers[EAST].arn)]
+    assert kms.regions_of(wrapped) == {WEST: kit.servers[WEST].arn, EAST: kit.servers[EAST].arn}
     assert failed(kit) == []
 
 
@@ -87,21 +91,21 @@ def test_each_region_alone_suffices(kit: Kit, region: str) -> None:
     assert list(caught.value.failures) == [other]
 
 
-def test_without_a_preferred_region_the_next_one_wraps_and_the_loss_is_reported(
-    kit: Kit, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_preferred_region_the_next_one_wraps_and_the_loss_is_reported(kit: Kit) -> None:
     kms = kit.kms({WEST: refused_url()})
-    with caplog.at_level(logging.WARNING):
-        wrapped = kms.encrypt_key(KEY)
-    assert kms.describe(wrapped) == [(EAST, kit.servers[EAST].arn)]
-    assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
-    assert "can't be opened there until it is re-wrapped" in caplog.text
+    wrapped = kms.encrypt_key(KEY)
+    assert kms.regions_of(wrapped) == {EAST: kit.servers[EAST].arn}
+    failures = [event for event in kit.events if isinstance(event, RegionFailed)]
+    assert [(event.region, event.master_key, event.operation, event.consequence) for event in failures] == [
+        (WEST, kit.servers[WEST].arn, "GenerateDataKey", "the next region is asked"),
+        (WEST, kit.servers[WEST].arn, "Encrypt", "the new system key can't be opened there until it is re-wrapped"),
+    ]
 
 
 def test_a_second_region_that_fails_while_wrapping_is_reported_and_left_out(kit: Kit) -> None:
     wrapped = kit.kms({EAST: refused_url()}).encrypt_key(KEY)
     assert failed(kit) == [(EAST, "Encrypt")]
-    assert kit.kms().describe(wrapped) == [(WEST, kit.servers[WEST].arn)]
+    assert kit.kms().regions_of(wrapped) == {WEST: kit.servers[WEST].arn}
     with pytest.raises(KMSError, match="not wrapped for this region"):
         kit.kms().decrypt_key_in(EAST, wrapped)
 
@@ -167,7 +171,7 @@ def test_a_stalled_region_is_asked_once_and_then_last(kit: Kit) -> None:
         kms.decrypt_key(wrapped)
         kms.decrypt_key(wrapped)
         assert server.requests == 2
-        assert kms.failing_regions() == {WEST}
+        assert failing(kms) == {WEST}
 
 
 def test_a_stalled_region_costs_one_timeout_when_a_key_is_made(kit: Kit) -> None:
@@ -175,7 +179,7 @@ def test_a_stalled_region_costs_one_timeout_when_a_key_is_made(kit: Kit) -> None
         kms = kit.kms({WEST: server.url}, read_timeout=0.2)
         wrapped = kms.encrypt_key(KEY)
         assert server.requests == 1
-    assert kms.describe(wrapped) == [(EAST, kit.servers[EAST].arn)]
+    assert kms.regions_of(wrapped) == {EAST: kit.servers[EAST].arn}
     assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
 
 
@@ -191,7 +195,7 @@ def test_a_region_that_fails_is_asked_last_for_a_minute(kit: Kit, fault: str) ->
         for _ in range(3):
             kms.decrypt_key(wrapped)
         assert server.requests == 2
-        assert kms.failing_regions() == {WEST}
+        assert failing(kms) == {WEST}
 
 
 def test_a_region_that_has_come_back_is_asked_first_again(kit: Kit) -> None:
@@ -205,7 +209,7 @@ def test_a_region_that_has_come_back_is_asked_first_again(kit: Kit) -> None:
         server.resume()
     kit.clock.now += 60
     assert kms.decrypt_key(wrapped) == KEY
-    assert kms.failing_regions() == frozenset()
+    assert failing(kms) == set()
 
 
 def test_what_fails_at_once_is_tried_again_and_what_times_out_is_not(kit: Kit) -> None:
@@ -218,10 +222,17 @@ def test_what_fails_at_once_is_tried_again_and_what_times_out_is_not(kit: Kit) -
 
 
 def test_timeouts_reach_the_client(kit: Kit) -> None:
-    config = kit.kms(connect_timeout=7, read_timeout=8)._client(WEST).meta.config
-    assert (config.connect_timeout, config.read_timeout) == (7, 8)
-    defaults = kit.kms()._client(WEST).meta.config
-    assert (defaults.connect_timeout, defaults.read_timeout) == (2, 3)
+    made: list[tuple[float, float]] = []
+
+    class Session:
+        def client(self, service: str, *, config: Any, **options: Any) -> Any:
+            made.append((config.connect_timeout, config.read_timeout))
+            raise KMSError("no client")
+
+    for options in ({"connect_timeout": 7, "read_timeout": 8}, {}):
+        with pytest.raises(KMSError):
+            kit.kms(session=Session(), **options).check_region(WEST)
+    assert made == [(7, 8), (2, 3)]
 
 
 def test_the_session_may_be_a_function(kit: Kit) -> None:
@@ -286,22 +297,38 @@ def test_nothing_secret_is_logged_at_debug(kit: Kit, caplog: pytest.LogCaptureFi
     assert repr(kms) == "<AwsKMS us-west-2, us-east-1>"
 
 
-def _unwrap_in_child(kms: AwsKMS, wrapped: bytes, parents_client: int, queue: Any) -> None:
-    queue.put((bytes(kms.decrypt_key(wrapped)), id(kms._client(WEST)) != parents_client))
+def _unwrap_in_child(kms: AwsKMS, wrapped: bytes, made: list[int], queue: Any) -> None:
+    before = len(made)
+    queue.put((bytes(kms.decrypt_key(wrapped)), made[before:] == [os.getpid()]))
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_unwraps_with_clients_of_its_own(kit: Kit) -> None:
-    kms = kit.kms()
-    wrapped = kms.encrypt_key(KEY)
+    """Although a thread of its parent was making a client, and held the lock for it, at the fork."""
+    made: list[int] = []
+    is_making, may_go_on = threading.Event(), threading.Event()
+
+    def make() -> boto3.Session:
+        made.append(os.getpid())
+        if threading.current_thread() is maker:
+            is_making.set()
+            assert may_go_on.wait(60)
+        return boto3.Session(**ACCESS)
+
+    wrapped = kit.kms().encrypt_key(KEY)
+    kms, busy = kit.kms(session=make), kit.kms(session=make)
+    maker = threading.Thread(target=busy.check_region, args=(WEST,))
+    assert kms.decrypt_key(wrapped) == KEY
+    maker.start()
+    assert is_making.wait(60)
     context: Any = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
-    client = kms._client(WEST)
-    with kms._lock:  # as if another thread held it at the fork
-        child = context.Process(target=_unwrap_in_child, args=(kms, wrapped, id(client), queue))
-        child.start()
+    child = context.Process(target=_unwrap_in_child, args=(kms, wrapped, made, queue))
+    child.start()
     assert queue.get() == (KEY, True)
     child.join()
+    may_go_on.set()
+    maker.join()
     assert kms.decrypt_key(wrapped) == KEY
 
 
@@ -325,7 +352,7 @@ class TestRewrap:
             urls = {EAST: kit.servers[EAST].url, "eu-west-1": third.url}
             kms = kit.kms(regions=regions, preferred_region=EAST, endpoint_urls=urls)
             moved = kms.rewrap(wrapped)
-            assert [region for region, _ in kms.describe(moved)] == [EAST, "eu-west-1"]
+            assert list(kms.regions_of(moved)) == [EAST, "eu-west-1"]
             assert kms.decrypt_key_in("eu-west-1", moved) == KEY
         before, after = decode_wrapped(wrapped), decode_wrapped(moved)
         assert after.encrypted_key == before.encrypted_key
@@ -336,7 +363,7 @@ class TestRewrap:
         arns = {WEST: kit.servers[WEST].create_key(), EAST: kit.servers[EAST].arn}
         kms = kit.kms(regions=arns)
         moved = kms.rewrap(wrapped)
-        assert kms.describe(moved) == list(arns.items())
+        assert kms.regions_of(moved) == arns
         assert kms.decrypt_key_in(WEST, moved) == KEY
 
     def test_every_arn_replaced_needs_an_old_one_to_be_named(self, kit: Kit) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.dispatch import Signal
 
-from django_asherah import audit, lifecycle, engine, signals
+from django_asherah import audit, engine, lifecycle, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import list_keys
 from django_asherah.models import EncryptionKey
@@ -99,9 +99,27 @@ def test_a_failed_region(heard: Heard, moto: Callable[..., None], doomed: MotoRe
     engine.get_session().encrypt(b"x")
     (_, failure) = heard.signals[0]
     assert (failure["region"], failure["master_key"], failure["operation"]) == (doomed.region, doomed.arn, "Encrypt")
+    assert failure["consequence"] == "the new system key can't be opened there until it is re-wrapped"
     assert heard.lines[0].startswith(
-        f'region_failed region={doomed.region} master_key={doomed.arn} operation=Encrypt cause="EndpointConnectionError: '
+        f"region_failed region={doomed.region} master_key={doomed.arn} operation=Encrypt "
+        f'consequence="{failure["consequence"]}" cause="EndpointConnectionError: '
     )
+
+
+def test_a_failing_region_is_logged_once_for_each_key(
+    moto: Callable[..., None], steady: MotoRegion, doomed: MotoRegion, caplog: pytest.LogCaptureFixture
+) -> None:
+    moto([doomed, steady])
+    record = engine.get_session().encrypt(b"x")
+    doomed.kill()
+    engine.get_factory().clear()
+    with caplog.at_level(logging.DEBUG, "django_asherah"):
+        engine.get_session().decrypt(record)
+    lines = [
+        (line.name, line.levelname, line.getMessage()) for line in caplog.records if doomed.region in line.getMessage()
+    ]
+    assert [(name, level) for name, level, _ in lines] == [("django_asherah.audit", "WARNING")]
+    assert lines[0][2].startswith(f"region_failed region={doomed.region} master_key={doomed.arn} operation=Decrypt ")
 
 
 def test_a_key_rewrapped(heard: Heard, moto: Callable[..., None], steady: MotoRegion) -> None:

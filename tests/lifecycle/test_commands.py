@@ -17,7 +17,7 @@ from django.core.management import load_command_class
 from jsonschema import Draft202012Validator
 from pytest_django import Settings
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.management.base import EXIT_CODES
 from tests.databases import ROOT, VENDOR, as_asherah, execute, url_of
 from tests.lifecycle.conftest import Run

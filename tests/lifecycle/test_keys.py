@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle, engine, signals
+from django_asherah import engine, lifecycle, signals
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row, encode_key
 from django_asherah.exceptions import KeyNotFoundError, KMSError, MetastoreError
 from django_asherah.lifecycle import KeyState
@@ -361,6 +361,26 @@ class TestRewrap:
         report = lifecycle.rewrap()
         assert next(iter(report.failed.values())).endswith("run this again")
         assert [key.state for key in lifecycle.list_keys() if key.kind == "system"] == [KeyState.REVOKED]
+
+    def test_what_the_kms_itself_can_not_read_replaces_nothing(self, regional: Callable[..., None], run: Run) -> None:
+        regional({"one": "arn-1"})
+        write()
+        before = EncryptionKey.objects.get(key_id__startswith="_SK_").key_record
+        regional()
+        kms: Any = engine.get_factory().kms
+        kms.rewrap = lambda wrapped, **options: b"x" * 60
+        heard: list[Any] = []
+
+        def hear(**arguments: Any) -> None:
+            heard.append(arguments)
+
+        signals.key_rewrapped.connect(hear)
+        try:
+            report = lifecycle.rewrap()
+        finally:
+            signals.key_rewrapped.disconnect(hear)
+        assert (report.rewrapped, [reason[:5] for reason in report.failed.values()], heard) == ([], ["not a"], [])
+        assert EncryptionKey.objects.get(key_id__startswith="_SK_").key_record == before
 
     def test_a_kms_without_regions_has_nothing_to_rewrap(self, run: Run) -> None:
         with pytest.raises(KMSError, match="StaticKMS wraps keys for no regions"):

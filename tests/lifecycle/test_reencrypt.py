@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connection, connections, transaction
 from django.db.models.signals import post_save, pre_save
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.envelope.records import KeyMeta, decode_row
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.lifecycle.reencryption import Options

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.exceptions import KMSError
 from django_asherah.models import EncryptionKey
 from tests.lifecycle.conftest import Run

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
@@ -203,7 +203,7 @@ class TestRegions:
         document = run("asherah_rotate")
         assert document["code"] == 1
         reason = document["problems"][0]["reason"]
-        assert reason.startswith(f"no key was rotated, because it would lack a region: the KMS key {doomed.arn}")
+        assert reason.startswith(f"no key was rotated, because it would lack a region: the master key {doomed.arn}")
         assert "EndpointConnectionError" in reason
         assert len(list(lifecycle.list_keys())) == len(before) == 2
 

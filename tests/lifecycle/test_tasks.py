@@ -19,7 +19,7 @@ from django.db import OperationalError
 from kombu import Connection
 from pytest_django import Settings
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import KMSError
 from django_asherah.lifecycle.reencryption import Options

@@ -10,7 +10,7 @@ import pytest
 from django.core.management.base import CommandError
 from django.db import connection
 
-from django_asherah import lifecycle, engine
+from django_asherah import engine, lifecycle
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import KeyState
 from django_asherah.lifecycle.columns import UnknownColumnError

@@ -208,9 +208,8 @@ def test_a_forked_child_has_a_client_of_its_own(metastore: DynamoDBMetastore) ->
     metastore.store("_SK_s_p", record(60))
     context: Any = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
-    with metastore._lock:
-        child = context.Process(target=_store_in_child, args=(metastore, queue))
-        child.start()
+    child = context.Process(target=_store_in_child, args=(metastore, queue))
+    child.start()
     assert queue.get() is True
     child.join()
 

@@ -17,31 +17,31 @@ _thread = threading.local()
 
 
 def _let_pass(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG or not getattr(_thread, "quiet", False)
+    return record.levelno > logging.DEBUG or not getattr(_thread, "holds_key", False)
 
 
 @contextmanager
-def no_bodies() -> Iterator[None]:
-    """Drop what botocore would write about the body of a request that this thread makes in the block.
+def bodies_unlogged() -> Iterator[None]:
+    """Drop what botocore would log about the bodies of the requests that this thread makes in the block.
 
-    A data key is in clear in what ``GenerateDataKey`` and ``Decrypt`` answer, and in what ``Encrypt`` is asked.
+    ``GenerateDataKey`` and ``Decrypt`` answer with a data key in clear, and ``Encrypt`` is asked with one.
     """
-    _thread.quiet = True
+    _thread.holds_key = True
     try:
         yield
     finally:
-        _thread.quiet = False
+        _thread.holds_key = False
 
 
-def safe(error: Exception) -> Exception:
-    """Return ``error`` without what may hold a data key.
+def redacted(error: Exception) -> Exception:
+    """Return ``error`` without anything that may hold a data key.
 
     That is the tracebacks of its whole chain, whose frames hold requests and answers; and the body of an answer that
     does not come from KMS, which botocore takes for the message: a proxy's error page may quote the request.
     """
     if isinstance(error, ClientError) and not error.response["Error"].get("Code", "")[:1].isalpha():
-        said: Any = {**error.response["Error"], "Message": "the answer is not from KMS"}
-        error = ClientError({**error.response, "Error": said}, error.operation_name)
+        described: Any = {**error.response["Error"], "Message": "the answer is not from KMS"}
+        error = ClientError({**error.response, "Error": described}, error.operation_name)
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

@@ -1,0 +1,265 @@
+"""System keys wrapped under master keys of whatever provider, one per region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from django_asherah.envelope.aead import Cipher
+from django_asherah.envelope.interfaces import KMSCalled, RegionFailed
+from django_asherah.exceptions import DecryptionError, KMSError
+from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped
+from django_asherah.kms.master_key import Failure
+from django_asherah.kms.multi_region import MultiRegionKMS
+from django_asherah.kms.regional import RegionalKMS
+from tests.leaks.search import holding_frames, holds
+
+KEY = bytes(range(32))
+KEK = b"K3K-canary-0123456789abcdef-KEK!"
+NAMES = {"zurich": "pkcs11:object=a", "bern": "pkcs11:object=b", "basel": "pkcs11:object=c"}
+
+
+class BusyError(Exception):
+    """The module answers that it can't answer now."""
+
+
+class SilentError(Exception):
+    """The module does not answer in time."""
+
+
+class Module:
+    """A hardware module's master key: a ``MasterKey`` that has nothing of AWS."""
+
+    def __init__(self, name: str, modules: Modules) -> None:
+        self.name = name
+        self._modules = modules
+        self._cipher = Cipher(sha256(name.encode()).digest())
+
+    def make_kek(self) -> tuple[bytes, bytes]:
+        self._answer("make", KEK)
+        return KEK, self._cipher.seal(KEK)
+
+    def wrap(self, kek: bytes) -> bytes:
+        self._answer("wrap", kek)
+        return self._cipher.seal(kek)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        kek = self._cipher.open(wrapped)
+        self._answer("unwrap", kek)
+        return kek
+
+    def find_problem(self) -> str:
+        self._answer("look", b"")
+        return self._modules.problems.get(self.name, "")
+
+    def explain(self, error: Exception) -> Failure:
+        return Failure(
+            type(error).__name__, is_passing=isinstance(error, BusyError), is_timeout=isinstance(error, SilentError)
+        )
+
+    def redact(self, error: Exception) -> Exception:
+        return error.with_traceback(None)
+
+    def _answer(self, what: str, held: bytes) -> None:
+        self._modules.asked.append((self.name, what))
+        self._modules.meanwhile(self.name, what)
+        failures = self._modules.failures.get(self.name, [])
+        if failures:
+            raise failures.pop(0) if len(failures) > 1 else failures[0]
+
+
+class Modules:
+    """Makes KMS objects over modules, and says how these fail: each error once, the last one for good."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.failures: dict[str, list[Exception]] = {}
+        self.problems: dict[str, str] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.events: list[Any] = []
+        self.meanwhile: Callable[[str, str], None] = lambda name, what: None
+
+    def kms(self, names: dict[str, str] = NAMES, preferred: str = "zurich", **options: Any) -> MultiRegionKMS:
+        make_key = lambda region, name: Module(name, self)  # noqa: E731
+        return MultiRegionKMS(
+            names, preferred, make_key, on_event=self.events.append, clock=lambda: self.now, **options
+        )
+
+    def fail(self, region: str, *errors: Exception) -> None:
+        self.failures[NAMES[region]] = list(errors)
+
+    def asked_regions(self) -> list[str]:
+        regions = {name: region for region, name in NAMES.items()}
+        asked, self.asked = [regions[name] for name, _ in self.asked], []
+        return asked
+
+    def failed(self) -> list[tuple[str, str]]:
+        return [(event.region, event.operation) for event in self.events if isinstance(event, RegionFailed)]
+
+
+@pytest.fixture
+def modules() -> Modules:
+    return Modules()
+
+
+def test_it_is_a_regional_kms(modules: Modules) -> None:
+    assert isinstance(modules.kms(), RegionalKMS)
+
+
+def test_the_preferred_region_stands_first(modules: Modules) -> None:
+    assert list(modules.kms(preferred="basel").master_keys.items()) == [
+        ("basel", "pkcs11:object=c"),
+        ("zurich", "pkcs11:object=a"),
+        ("bern", "pkcs11:object=b"),
+    ]
+
+
+@pytest.mark.parametrize("region", NAMES)
+def test_any_region_is_enough(modules: Modules, region: str) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    for other in NAMES.keys() - {region}:
+        modules.fail(other, SilentError())
+    assert modules.kms().decrypt_key(wrapped) == KEY
+    assert modules.kms().regions_of(wrapped) == NAMES
+
+
+def test_every_call_is_told_with_its_outcome(modules: Modules) -> None:
+    modules.fail("bern", PermissionError())
+    modules.kms().encrypt_key(KEY)
+    assert sorted((event for event in modules.events if isinstance(event, KMSCalled)), key=str) == [
+        KMSCalled("basel", "Encrypt", 0.0, None),
+        KMSCalled("bern", "Encrypt", 0.0, "PermissionError"),
+        KMSCalled("zurich", "GenerateDataKey", 0.0, None),
+    ]
+
+
+def test_only_what_may_pass_is_tried_again(modules: Modules) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    for error, times in ((BusyError(), 3), (SilentError(), 1), (PermissionError(), 1)):
+        modules.fail("zurich", error)
+        modules.asked.clear()
+        with pytest.raises(KMSError):
+            modules.kms(max_attempts=3).decrypt_key_in("zurich", wrapped)
+        assert modules.asked_regions() == ["zurich"] * times
+
+
+def test_a_region_that_answers_at_the_second_attempt_has_not_failed(modules: Modules) -> None:
+    modules.fail("zurich", BusyError(), PermissionError())
+    with pytest.raises(KMSError, match="PermissionError"):
+        modules.kms().check_region("zurich")
+    modules.failures.clear()
+    kms = modules.kms()
+    kms.check_region("zurich")
+    assert kms.last_answers()["zurich"].ok
+
+
+def test_a_region_that_timed_out_when_the_kek_was_made_is_not_asked_to_wrap_it(modules: Modules) -> None:
+    modules.fail("zurich", SilentError())
+    wrapped = modules.kms().encrypt_key(KEY)
+    assert sorted(modules.asked_regions()) == ["basel", "bern", "zurich"]
+    assert modules.failed() == [("zurich", "GenerateDataKey"), ("zurich", "Encrypt")]
+    assert sorted(modules.kms().regions_of(wrapped)) == ["basel", "bern"]
+
+
+def test_a_region_that_refused_to_make_the_kek_is_asked_to_wrap_it(modules: Modules) -> None:
+    modules.fail("zurich", PermissionError())
+    modules.kms().encrypt_key(KEY)
+    assert sorted(modules.asked_regions()) == ["basel", "bern", "zurich", "zurich"]
+
+
+def test_a_failing_region_is_asked_last_for_a_minute_and_then_by_one_caller(modules: Modules) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    modules.fail("zurich", SilentError())
+    modules.fail("bern", SilentError())
+    modules.asked.clear()
+    kms = modules.kms()
+    orders = []
+    for moment in (0.0, 0.0, 59.0, 60.0, 60.0, 119.0, 120.0):
+        modules.now = 1000.0 + moment
+        assert kms.decrypt_key(wrapped) == KEY
+        orders.append(modules.asked_regions())
+    last, probed = ["basel"], ["zurich", "bern", "basel"]
+    assert orders == [probed, last, last, probed, last, last, probed]
+
+
+def test_a_region_whose_probe_is_still_running_stays_last_for_the_others(modules: Modules) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    modules.fail("zurich", SilentError())
+    kms = modules.kms()
+    kms.decrypt_key(wrapped)
+    modules.now += 60
+    modules.failures.clear()
+    served: list[list[str]] = []
+
+    def serve_another(name: str, what: str) -> None:
+        modules.meanwhile = lambda name, what: None
+        modules.asked.clear()
+        assert kms.decrypt_key(wrapped) == KEY
+        served.append(modules.asked_regions())
+
+    modules.meanwhile = serve_another
+    assert kms.decrypt_key(wrapped) == KEY
+    assert served == [["bern"]]
+    assert kms.decrypt_key(wrapped) == KEY
+    assert modules.asked_regions() == ["zurich"], "it works again, and is asked first"
+
+
+def test_a_region_that_unwraps_another_kek_is_a_failing_one(modules: Modules) -> None:
+    wrapped = decode_wrapped(modules.kms().encrypt_key(KEY))
+    forged = RegionKek("zurich", NAMES["zurich"], Cipher(sha256(NAMES["zurich"].encode()).digest()).seal(bytes(32)))
+    keks = [forged, *(kek for kek in wrapped.kms_keks if kek.region != "zurich")]
+    kms = modules.kms()
+    assert kms.decrypt_key(encode_wrapped(WrappedSystemKey(wrapped.encrypted_key, keks))) == KEY
+    assert not kms.last_answers()["zurich"].ok
+    assert modules.failed() == [("zurich", "Decrypt")]
+
+
+def test_a_master_key_that_is_unfit_is_named_with_its_region(modules: Modules) -> None:
+    modules.problems[NAMES["bern"]] = "is of the wrong kind"
+    kms = modules.kms()
+    kms.check_region("zurich")
+    with pytest.raises(KMSError) as caught:
+        kms.check_region("bern")
+    assert str(caught.value) == "the master key pkcs11:object=b of region bern is of the wrong kind"
+
+
+def test_rewrap_asks_an_old_master_key_only_if_it_is_named(modules: Modules) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    new = {"geneva": "pkcs11:object=d"}
+    kms = modules.kms(new, "geneva")
+    with pytest.raises(KMSError, match="no region could unwrap the system key"):
+        kms.rewrap(wrapped)
+    moved = kms.rewrap(wrapped, old_master_keys=[NAMES["bern"]])
+    assert kms.regions_of(moved) == new
+    assert kms.decrypt_key(moved) == KEY
+
+
+def test_rewrap_refuses_a_region_that_does_not_unwrap_what_it_has_just_wrapped(modules: Modules) -> None:
+    wrapped = modules.kms({"zurich": NAMES["zurich"]}).encrypt_key(KEY)
+    kms = modules.kms({"zurich": NAMES["zurich"], "bern": NAMES["bern"]})
+
+    def fail_to_unwrap(name: str, what: str) -> None:
+        if (name, what) == (NAMES["bern"], "unwrap"):
+            raise PermissionError
+
+    modules.meanwhile = fail_to_unwrap
+    with pytest.raises(KMSError, match="not every region could wrap the system key: bern: DecryptionError") as caught:
+        kms.rewrap(wrapped)
+    assert [type(cause) for cause in caught.value.failures.values()] == [DecryptionError]
+
+
+@pytest.mark.parametrize("work", ["encrypt_key", "decrypt_key", "rewrap", "check_wrap"])
+def test_no_error_and_no_event_holds_a_kek(modules: Modules, work: str) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    for region in NAMES:
+        modules.fail(region, PermissionError(region))
+    given: Any = {"encrypt_key": KEY, "check_wrap": "bern"}.get(work, wrapped)
+    with pytest.raises(KMSError) as caught:
+        getattr(modules.kms(), work)(given)
+    assert holding_frames(caught.value, KEK) == []
+    causes = [event.cause for event in modules.events if isinstance(event, RegionFailed)]
+    assert [holding_frames(cause, KEK) for cause in causes] == [[]] * len(causes)
+    assert holds(f"{caught.value!r} {vars(caught.value)} {modules.events}", KEK, KEY) == []
