@@ -12,9 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError, ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 
 from django_asherah.botoclient import BotoClient
-from django_asherah.envelope.aead import KEY_LENGTH
 from django_asherah.envelope.interfaces import Listener, ignore_events
-from django_asherah.exceptions import DecryptionError
 from django_asherah.kms.master_key import Failure
 from django_asherah.kms.multi_region import MultiRegionKMS
 from django_asherah.kms.redaction import bodies_unlogged, redacted
@@ -43,15 +41,17 @@ class AwsMasterKey:
     def make_kek(self) -> tuple[bytes, bytes]:
         """Return a new KEK in clear, and wrapped: ``GenerateDataKey``."""
         answer = self._call("GenerateDataKey", KeySpec="AES_256")
-        return _data_key(answer), _ciphertext(answer)
+        return answer.get("Plaintext"), answer.get("CiphertextBlob")
 
     def wrap(self, kek: bytes) -> bytes:
         """Return ``kek`` wrapped: ``Encrypt``."""
-        return _ciphertext(self._call("Encrypt", Plaintext=kek))
+        blob: bytes = self._call("Encrypt", Plaintext=kek).get("CiphertextBlob")
+        return blob
 
     def unwrap(self, wrapped: bytes) -> bytes:
         """Return the KEK: ``Decrypt``."""
-        return _data_key(self._call("Decrypt", CiphertextBlob=wrapped))
+        kek: bytes = self._call("Decrypt", CiphertextBlob=wrapped).get("Plaintext")
+        return kek
 
     def find_problem(self) -> str:
         """Return why the key can't wrap KEKs: ``DescribeKey``."""
@@ -123,19 +123,3 @@ class AwsKMS(MultiRegionKMS):
             return AwsMasterKey(arn, client)
 
         super().__init__(regions, preferred_region, make_key, max_attempts=max_attempts, on_event=on_event, clock=clock)
-
-
-def _data_key(answer: Any) -> bytes:
-    """Return the 32-byte KEK of an answer, which a broken endpoint may have left out."""
-    kek = answer.get("Plaintext")
-    if not isinstance(kek, bytes) or len(kek) != KEY_LENGTH:
-        raise DecryptionError(f"its answer holds no data key of {KEY_LENGTH} bytes")
-    return kek
-
-
-def _ciphertext(answer: Any) -> bytes:
-    """Return the wrapped KEK of an answer."""
-    blob = answer.get("CiphertextBlob")
-    if not isinstance(blob, bytes) or not blob:
-        raise DecryptionError("its answer holds no ciphertext")
-    return blob

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from django_asherah.envelope.aead import KEY_LENGTH
 from django_asherah.envelope.interfaces import KMSCalled, Listener, RegionFailed
-from django_asherah.exceptions import KMSError
+from django_asherah.exceptions import DecryptionError, KMSError
 from django_asherah.kms.health import RegionHealth
 from django_asherah.kms.kek import RegionKek
 from django_asherah.kms.master_key import MasterKey
@@ -52,12 +53,17 @@ class Region:
 
     def make_kek(self) -> tuple[bytes, RegionKek] | Exception:
         """Return a new KEK in clear and wrapped, or why there is none."""
-        made = self._ask(MAKE, self._key.make_kek)
+
+        def make() -> tuple[bytes, bytes]:
+            kek, blob = self._key.make_kek()
+            return _require_kek(kek), _require_blob(blob)
+
+        made = self._ask(MAKE, make)
         return made if isinstance(made, Exception) else (made[0], self._wrapped(made[1]))
 
     def wrap(self, kek: bytes, on_event: Listener | None = None) -> RegionKek | Exception:
         """Return ``kek`` wrapped, or why it isn't. ``on_event`` hears of the calls in place of the usual listener."""
-        blob = self._ask(WRAP, lambda: self._key.wrap(kek), on_event)
+        blob = self._ask(WRAP, lambda: _require_blob(self._key.wrap(kek)), on_event)
         return blob if isinstance(blob, Exception) else self._wrapped(blob)
 
     def unwrap(self, entry: RegionKek) -> bytes | Exception:
@@ -65,7 +71,7 @@ class Region:
 
         The stored name of the master key is not looked at: whoever writes to the key table could name their own.
         """
-        return self._ask(UNWRAP, lambda: self._key.unwrap(entry.encrypted_kek))
+        return self._ask(UNWRAP, lambda: _require_kek(self._key.unwrap(entry.encrypted_kek)))
 
     def find_problem(self) -> str | Exception:
         """Return why the master key can't wrap, ``""`` if it can, or why it could not be asked."""
@@ -115,3 +121,17 @@ class Region:
             raise
         finally:
             notify(KMSCalled(self.name, operation, self._clock() - started, error))
+
+
+def _require_kek(kek: object) -> bytes:
+    """Return the KEK of an answer, which a broken provider may have left out or cut off."""
+    if not isinstance(kek, bytes) or len(kek) != KEY_LENGTH:
+        raise DecryptionError(f"its answer holds no data key of {KEY_LENGTH} bytes")
+    return kek
+
+
+def _require_blob(blob: object) -> bytes:
+    """Return the wrapped KEK of an answer."""
+    if not isinstance(blob, bytes) or not blob:
+        raise DecryptionError("its answer holds no ciphertext")
+    return blob

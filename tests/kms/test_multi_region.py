@@ -40,16 +40,16 @@ class Module:
 
     def make_kek(self) -> tuple[bytes, bytes]:
         self._answer("make", KEK)
-        return KEK, self._cipher.seal(KEK)
+        return self._modules.answers.get(self.name, (KEK, self._cipher.seal(KEK)))
 
     def wrap(self, kek: bytes) -> bytes:
         self._answer("wrap", kek)
-        return self._cipher.seal(kek)
+        return self._modules.answers.get(self.name, (b"", self._cipher.seal(kek)))[1]
 
     def unwrap(self, wrapped: bytes) -> bytes:
         kek = self._cipher.open(wrapped)
         self._answer("unwrap", kek)
-        return kek
+        return self._modules.answers.get(self.name, (kek, b""))[0]
 
     def find_problem(self) -> str:
         self._answer("look", b"")
@@ -78,6 +78,7 @@ class Modules:
         self.now = 1000.0
         self.failures: dict[str, list[Exception]] = {}
         self.problems: dict[str, str] = {}
+        self.answers: dict[str, tuple[Any, Any]] = {}
         self.asked: list[tuple[str, str]] = []
         self.events: list[Any] = []
         self.meanwhile: Callable[[str, str], None] = lambda name, what: None
@@ -215,6 +216,25 @@ def test_a_region_that_unwraps_another_kek_is_a_failing_one(modules: Modules) ->
     assert kms.decrypt_key(encode_wrapped(WrappedSystemKey(wrapped.encrypted_key, keks))) == KEY
     assert not kms.last_answers()["zurich"].ok
     assert modules.failed() == [("zurich", "Decrypt")]
+
+
+@pytest.mark.parametrize("kek", [b"", KEK[:16], KEK + b"x", None, bytearray(KEK)], ids=str)
+def test_what_is_no_kek_is_a_failure_of_its_region(modules: Modules, kek: Any) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    modules.answers[NAMES["zurich"]] = (kek, b"blob")
+    kms = modules.kms()
+    assert kms.decrypt_key(wrapped) == KEY
+    assert modules.kms().decrypt_key(kms.encrypt_key(KEY)) == KEY
+    with pytest.raises(KMSError, match="its answer holds no data key of 32 bytes") as caught:
+        kms.decrypt_key_in("zurich", wrapped)
+    assert holding_frames(caught.value, KEK) == []
+
+
+@pytest.mark.parametrize("blob", [b"", None, "text"], ids=repr)
+def test_what_is_no_wrapped_kek_is_a_failure_of_its_region(modules: Modules, blob: Any) -> None:
+    modules.answers[NAMES["zurich"]] = (KEK, blob)
+    wrapped = modules.kms().encrypt_key(KEY)
+    assert sorted(modules.kms().regions_of(wrapped)) == ["basel", "bern"]
 
 
 def test_a_master_key_that_is_unfit_is_named_with_its_region(modules: Modules) -> None:
