@@ -117,9 +117,9 @@ def _lifecycle(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Re-encrypt and verify"
     rows_in_it = next(iter(found.values()))["rows"]
     yield (
-        f"Rows per second over {rows_in_it:,} rows, including the command's start-up. The first line is the floor: what "
-        "decrypting, encrypting and a bulk UPDATE alone cost, without anything that makes it safe. SQLite lets one "
-        "process write at a time."
+        f"Rows per second over {rows_in_it:,} rows, including the command's start-up. The first line is the floor: "
+        "what decrypting, encrypting and a bulk UPDATE alone cost, without anything that makes it safe. SQLite lets "
+        "one process write at a time."
     )
     steps = [step for step in next(iter(found.values())) if step != "rows"]
     yield _table(["", *found], [[step, *(f"{at[step]:,.0f}" for at in found.values())] for step in steps])

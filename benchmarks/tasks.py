@@ -90,7 +90,7 @@ def _update(vendor: str, cursor: Any, table: str, new: list[tuple[str, int]]) ->
 
 
 def partitions(count: str, values: str) -> dict[str, float]:
-    """Encrypt and decrypt ``values`` values spread over ``count`` partitions, first with no key cached, then with all."""
+    """Encrypt and decrypt ``values`` values spread over ``count`` partitions, with no key cached and then with all."""
     _set_up()
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
