@@ -29,7 +29,9 @@ def main() -> None:
     """Run the suites that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=SUITES, help="only this suite; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="a look at whether everything runs; no figures to quote")
+    parser.add_argument(
+        "--quick", action="store_true", help="only check that everything runs; the figures are not for quoting"
+    )
     parser.add_argument("--report", action="store_true", help="measure nothing; write the page and the plots again")
     options = parser.parse_args()
     file = HERE / ("quick.json" if options.quick else "results.json")

@@ -14,7 +14,7 @@ from benchmarks.timing import lowest
 
 
 class Contender:
-    """One contender at one database: a process of its own."""
+    """One contender with one database, in its own process."""
 
     def __init__(self, name: str, database: dict[str, Any], directory: Path) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class Contender:
 
 @contextmanager
 def contenders(names: Iterable[str], database: dict[str, Any], directory: Path) -> Iterator[list[Contender]]:
-    """Start contenders at one database; on SQLite each gets a file of its own."""
+    """Start contenders with one database; on SQLite each gets its own file."""
     with ExitStack() as stack:
         started = []
         for name in names:
@@ -61,5 +61,5 @@ def contenders(names: Iterable[str], database: dict[str, Any], directory: Path) 
 
 
 def side_by_side(running: list[Contender], rounds: int, **request: Any) -> dict[str, float]:
-    """Return each contender's lowest seconds. They take turns, so that all meet the same drift of the machine."""
+    """Return each contender's lowest seconds. They take turns, so that all see the same drift of the machine."""
     return lowest({contender.name: contender.ask(**request)["seconds"] for contender in running} for _ in range(rounds))

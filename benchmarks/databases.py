@@ -1,4 +1,4 @@
-"""The databases that the benchmarks make for themselves and drop at the end."""
+"""The databases that the benchmarks create for themselves and drop at the end."""
 
 from __future__ import annotations
 

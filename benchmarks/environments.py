@@ -1,4 +1,4 @@
-"""The environments: ours is the project's own; each peer gets one of its own, so that no dependency is shared.
+"""The environments: ours is the project's; each peer gets its own, so that no dependency is shared.
 
 hyperscale-crypto 0.3.0 is not among them: it needs Python 3.14.
 """
@@ -43,9 +43,7 @@ def python_of(contender: str) -> str:
     if contender in PEERS:
         return _environment(contender, [PEERS[contender]])
     if find_spec("django_asherah_native"):
-        raise RuntimeError(
-            "the native code is installed here, and what it does is measured in an environment of its own"
-        )
+        raise RuntimeError("the native code is installed here, but is measured in an environment of its own")
     return sys.executable
 
 

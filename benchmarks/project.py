@@ -1,4 +1,4 @@
-"""The clinic of ``testproject`` as what is measured: processes of its own, as an operator would start them."""
+"""The clinic of ``testproject`` as what is measured: separate processes, as an operator would start them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASKS = [sys.executable, "-m", "benchmarks.tasks"]
 
 
 class Project:
-    """The clinic at one database."""
+    """The clinic with one database."""
 
     def __init__(self, url: str, **variables: str) -> None:
         self._environment = {

@@ -26,8 +26,8 @@ NAMES = {
     "django_cryptography_5": "django-cryptography-5",
 }
 _HOW = (
-    "Contenders take turns, each in a process and an environment of its own; the lowest of several rounds counts. "
-    "Quote the ratios: absolute times are those of a shared machine."
+    "Contenders take turns, each in its own process and environment; the lowest of several rounds counts. "
+    "Quote the ratios: the absolute times come from a shared machine."
 )
 SIZES = {"100": "100 B", "1024": "1 KiB", "65536": "64 KiB", "1048576": "1 MiB"}
 
@@ -56,7 +56,7 @@ def _values(found: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "Microseconds to encrypt / decrypt one value through the model field, from the instance's attribute to the "
         "parameter of the statement and back. In brackets, as a multiple of the bare envelope: Asherah's two AES-GCM "
-        "calls, one random draw and the JSON, with nothing around them."
+        "calls, one random draw and the JSON, and nothing else."
     )
     names = [name for name in NAMES if name in found["100"]["encrypt"]]
     rows = [[NAMES[name], *(_pair(found[size], name) for size in SIZES)] for name in names]
@@ -84,7 +84,7 @@ def _tables(found: Mapping[str, Any]) -> Iterator[str]:
         names = [name for name in NAMES if name in next(iter(found.values()))[model]["create"]]
         rows = [[NAMES[name], *(_against_plain(at[model], name) for at in found.values())] for name in names]
         yield _table(["", *found], rows)
-    yield "Bytes that a value of 100 takes in the database:"
+    yield "Bytes that a value of 100 bytes takes in the database:"
     stored = next(iter(found.values()))["bytes"]
     yield _table(["", "bytes"], [[NAMES[name], f"{stored[name]:.0f}"] for name in NAMES if name in stored])
     yield "![Whole tables against a plain TextField](performance-tables.svg)"
@@ -96,7 +96,7 @@ def _against_plain(found: Mapping[str, Any], name: str) -> str:
 
 def _start(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## From nothing to the first value"
-    yield "Milliseconds of whole processes that start Django and read one value from SQLite."
+    yield "Milliseconds that a whole process takes to start Django and read one value from SQLite."
     steps = list(next(iter(found.values())))
     yield _table(["", *found], [[step, *(f"{at[step] * 1000:.0f}" for at in found.values())] for step in steps])
 
@@ -117,9 +117,9 @@ def _lifecycle(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Re-encrypt and verify"
     rows_in_it = next(iter(found.values()))["rows"]
     yield (
-        f"Rows a second over {rows_in_it:,} rows, start-up of the command included. The first line is the floor: what "
-        "decrypting, encrypting and a bulk UPDATE cost alone, with nothing that makes it safe. SQLite lets one process "
-        "write at a time."
+        f"Rows per second over {rows_in_it:,} rows, including the command's start-up. The first line is the floor: "
+        "what decrypting, encrypting and a bulk UPDATE alone cost, without anything that makes it safe. SQLite lets "
+        "one process write at a time."
     )
     steps = [step for step in next(iter(found.values())) if step != "rows"]
     yield _table(["", *found], [[step, *(f"{at[step]:,.0f}" for at in found.values())] for step in steps])

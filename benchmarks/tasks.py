@@ -1,4 +1,4 @@
-"""Pieces of work in the clinic's project, each run in a process of its own: ``python -m benchmarks.tasks NAME …``."""
+"""Work in the clinic's project, each piece run in its own process: ``python -m benchmarks.tasks NAME …``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BATCH = 200
 
 
 def nothing() -> None:
-    """Start the project, and that is all."""
+    """Start the project, nothing else."""
 
 
 def start_app() -> None:
@@ -37,7 +37,7 @@ def first_plain_value() -> str:
 
 
 def fill(rows: str) -> int:
-    """Let the table hold ``rows`` patients: the first thousand sealed one by one, the others with copies of them."""
+    """Make the table hold ``rows`` patients: the first thousand sealed one by one, the others copies of them."""
     _set_up()
     from clinic.models import Patient
     from django.db import connection
@@ -58,7 +58,7 @@ def fill(rows: str) -> int:
 
 
 def rewrite_alone() -> int:
-    """Decrypt, encrypt and update every value in batches, with none of what makes that safe: re-encryption's floor."""
+    """Decrypt, encrypt and update every value in batches, without what makes that safe: re-encryption's floor."""
     _set_up()
     from clinic.models import Patient
     from django.db import connection, transaction
@@ -90,7 +90,7 @@ def _update(vendor: str, cursor: Any, table: str, new: list[tuple[str, int]]) ->
 
 
 def partitions(count: str, values: str) -> dict[str, float]:
-    """Encrypt and decrypt ``values`` values spread over ``count`` partitions, with no key in hand and then with all."""
+    """Encrypt and decrypt ``values`` values spread over ``count`` partitions, with no key cached and then with all."""
     _set_up()
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
@@ -120,12 +120,12 @@ def partitions(count: str, values: str) -> dict[str, float]:
         engine.get_factory().load_keys(metas)
 
     run("encrypt, keys to be made", encrypt)
-    records = run("encrypt, keys in hand", encrypt)
+    records = run("encrypt, keys cached", encrypt)
     engine.reset()
     run("decrypt, keys to be loaded", decrypt)
     engine.reset()
     run("decrypt, keys loaded together", lambda: (load(), decrypt()))
-    run("decrypt, keys in hand", decrypt)
+    run("decrypt, keys cached", decrypt)
     return found
 
 

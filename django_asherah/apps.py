@@ -13,5 +13,5 @@ class DjangoAsherahConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Import what registers itself."""
+        """Import the modules that register themselves."""
         from django_asherah import checks, engine  # noqa: F401

@@ -1,4 +1,4 @@
-"""What was done to which key: one line each on the logger ``django_asherah.audit``, and a signal."""
+"""What was done to which key: one line on the logger ``django_asherah.audit``, and a signal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def record(signal: Signal, action: str, *, level: int = logging.INFO, **details:
 
 
 def _word(value: Any) -> str:
-    """Return ``value`` in a form that can't be taken for the next detail or for another line."""
+    """Return ``value`` in a form that can't be mistaken for the next detail or another line."""
     if isinstance(value, Exception):
         value = f"{type(value).__name__}: {value}"
     text = ",".join(value) if isinstance(value, list) else str(value)

@@ -13,14 +13,14 @@ _PR_SET_DUMPABLE = 4
 
 
 def disable_core_dumps() -> None:
-    """Let neither this process nor its forks leave a core dump, for good.
+    """Permanently keep this process and its forks from leaving a core dump.
 
-    The limit alone would not do on Linux: the kernel ignores it when it pipes dumps into a program
-    (``core_pattern``), so the process is marked as not dumpable, too. Other processes of the same user then can't
+    The limit alone is not enough on Linux: the kernel ignores it when it pipes dumps into a program
+    (``core_pattern``), so the process is also marked as not dumpable. Other processes of the same user then can't
     read its memory or attach a debugger either.
 
     Raises:
-        ImproperlyConfigured: this system can't.
+        ImproperlyConfigured: this system can't do it.
     """
     try:
         import resource
@@ -34,4 +34,4 @@ def disable_core_dumps() -> None:
 
 
 def _refusal(why: str) -> ImproperlyConfigured:
-    return ImproperlyConfigured(f"ASHERAH['DISABLE_CORE_DUMPS'] is True, but {why}. Leave the setting out.")
+    return ImproperlyConfigured(f"ASHERAH['DISABLE_CORE_DUMPS'] is True, but {why}. Remove the setting.")

@@ -27,7 +27,7 @@ class DecryptionError(AsherahError):
 
 
 class InvalidRecordError(DecryptionError):
-    """Not a record at all, or one over a bound."""
+    """Not a record at all, or one that exceeds a limit."""
 
 
 class PartitionMismatchError(DecryptionError):

@@ -9,7 +9,7 @@ metric                                kind      unit   attributes
 ===================================== ========= ====== ==============================================================
 
 ``outcome`` is ok or error; ``error.type``, only with an error, is an AWS error code or an exception's class. A hit is
-an operation that found its intermediate key in hand; a miss, a question to the metastore.
+an operation whose intermediate key was cached; a miss, a query of the metastore.
 """
 
 from __future__ import annotations
@@ -43,23 +43,25 @@ class _Meters:
             "django_asherah.operations", unit="1", description="Values and files encrypted and decrypted."
         )
         self._lookups = meter.create_counter(
-            "django_asherah.key_cache.lookups", unit="1", description="Keys found in hand or asked of the metastore."
+            "django_asherah.key_cache.lookups",
+            unit="1",
+            description="Keys found in the cache or looked up in the metastore.",
         )
         self._local = threading.local()
 
     def on_kms_called(self, *, region: str, operation: str, seconds: float, error: str | None, **kwargs: Any) -> None:
-        """Note a KMS call."""
+        """Record a KMS call."""
         self._kms.record(seconds, {"cloud.region": region, "operation": operation, **_outcome(error)})
 
     def on_cache_missed(self, *, key_id: str, **kwargs: Any) -> None:
-        """Note a question to the metastore."""
+        """Record a query of the metastore."""
         self._local.missed = True
         level = "system" if key_id.startswith("_SK_") else "intermediate"
         self._lookups.add(1, {"level": level, "outcome": "miss"})
 
     @contextmanager
     def operation(self, name: str) -> Iterator[None]:
-        """Note what happens in the block."""
+        """Record the outcome of the block."""
         self._local.missed, error = False, None
         try:
             yield
@@ -76,7 +78,7 @@ _meters: _Meters | None = None
 
 
 def instrument(meter_provider: metrics.MeterProvider | None = None) -> None:
-    """Begin to measure. Call it once a process, after the fork; the keys in hand are let go.
+    """Start measuring. Call it once per process, after the fork; cached keys are dropped.
 
     Args:
         meter_provider: OpenTelemetry's; the global one if None.

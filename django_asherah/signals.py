@@ -4,13 +4,13 @@
 signal              arguments
 =================== ================================================================================================
 ``key_created``     ``key_id`` (str), ``created`` (int, Unix seconds)
-``stale_key_kept``  ``key_id``, ``created``, ``cause`` (Exception): the record can't be read for its revoke check
+``stale_key_kept``  ``key_id``, ``created``, ``cause`` (Exception): the record couldn't be read for its revoke check
 ``key_rotated``     ``key_id``, ``created``: of the new key
 ``key_revoked``     ``key_id``, ``created``
 ``key_rewrapped``   ``key_id``, ``created``, ``regions`` (list of str): the regions it is wrapped for now
 ``region_failed``   ``region`` (str), ``master_key`` (str), ``operation`` (str, the KMS action), ``cause`` (Exception)
 ``kms_called``      ``region``, ``operation``, ``seconds`` (float), ``error`` (None, AWS's code or an exception's class)
-``cache_missed``    ``key_id``: the metastore was asked for a key that was not in hand, or due for its revoke check
+``cache_missed``    ``key_id``: the metastore was asked for a key that was not cached, or due for its revoke check
 =================== ================================================================================================
 """
 

@@ -14,7 +14,7 @@ from django_asherah.lifecycle import run_shard
 
 @shared_task(  # type: ignore[untyped-decorator]
     name="django_asherah.reencrypt_shard",
-    # Acknowledged when it is done: the broker gives the shard of a worker that dies to another one.
+    # Acknowledged when it is done: if a worker dies, the broker gives its shard to another one.
     acks_late=True,
     reject_on_worker_lost=True,
     autoretry_for=(AsherahError, OperationalError, InterfaceError),
@@ -23,7 +23,7 @@ from django_asherah.lifecycle import run_shard
     max_retries=20,
 )
 def reencrypt_shard(**arguments: Any) -> dict[str, int]:
-    """Re-encrypt one shard, again when KMS, key table or database fail."""
+    """Re-encrypt one shard; retried when the KMS, the key table or the database fails."""
     return run_shard(**arguments)
 
 
@@ -31,12 +31,12 @@ def enqueue(shards: list[dict[str, Any]]) -> list[str]:
     """Send a task for each shard to the broker; return their ids.
 
     Raises:
-        ConnectionError: the broker does not take them.
+        ConnectionError: the broker does not accept them.
     """
     ids: list[str] = []
     try:
         for arguments in shards:
-            ids.append(reencrypt_shard.delay(**arguments).id)  # noqa: PERF401 - those that were sent are counted
+            ids.append(reencrypt_shard.delay(**arguments).id)  # noqa: PERF401 - the error says how many were sent
     except BrokerFailure as exc:
-        raise ConnectionError(f"the broker took {len(ids)} of {len(shards)} shards: {exc}") from exc
+        raise ConnectionError(f"the broker accepted {len(ids)} of {len(shards)} shards: {exc}") from exc
     return ids

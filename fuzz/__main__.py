@@ -1,6 +1,6 @@
-"""``python -m fuzz TARGET [libFuzzer's options]``: fuzz one target with atheris, beginning with the kept corpus.
+"""``python -m fuzz TARGET [libFuzzer's options]``: fuzz one target with atheris, starting from the kept corpus.
 
-What libFuzzer keeps (the shortest inputs that reach new code) and what it finds goes into ``FUZZ_WORK``, outside of the
+What libFuzzer keeps (the shortest inputs that reach new code) and what it finds go into ``FUZZ_WORK``, outside the
 repository. Copy what is worth keeping to ``fuzz/corpus``: the test suite replays it.
 """
 

@@ -1,7 +1,7 @@
-"""What must hold for any bytes at all: an error of our tree, or exactly what was sealed.
+"""What must hold for any bytes at all: one of our own errors, or exactly what was sealed.
 
-A target takes bytes and returns nothing. Any other exception than the ones it expects is a finding, ``AssertionError``
-for a wrong answer.
+A target takes bytes and returns nothing. Any exception but the ones it expects is a finding, ``AssertionError``
+if the answer is wrong.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PIECES = [
 
 
 def row(data: bytes) -> None:
-    """A data row record that is read can be written, and comes back the same."""
+    """A data row record that can be read can be written, and comes back the same."""
     for form in (data, as_text(data)):
         with contextlib.suppress(InvalidRecordError):
             record = decode_row(form)
@@ -48,7 +48,7 @@ def row(data: bytes) -> None:
 
 
 def key_record(data: bytes) -> None:
-    """An envelope key record that is read can be written, and comes back the same."""
+    """An envelope key record that can be read can be written, and comes back the same."""
     for form in (data, as_text(data)):
         with contextlib.suppress(InvalidRecordError):
             record = decode_key(form)
@@ -56,7 +56,7 @@ def key_record(data: bytes) -> None:
 
 
 def kek(data: bytes) -> None:
-    """A wrapped system key that is read comes back the same, if the SDKs would take it."""
+    """A wrapped system key that can be read comes back the same, if the SDKs would accept it."""
     with contextlib.suppress(InvalidRecordError):
         wrapped = decode_wrapped(data)
         assert decode_wrapped(encode_wrapped(wrapped)) == wrapped
@@ -70,7 +70,7 @@ def session(data: bytes) -> None:
 
 
 def pieces(data: bytes) -> None:
-    """The same for texts put together from the pieces of true records: each byte chooses one."""
+    """The same for texts assembled from pieces of real records: each byte chooses one."""
     session(put_together(data).encode())
 
 
@@ -84,13 +84,13 @@ def compact(data: bytes) -> None:
 
 
 def text_field(data: bytes) -> None:
-    """A text field gives back a text that was sealed, or an error."""
+    """A text field returns a text that was sealed, or an error."""
     with contextlib.suppress(AsherahError):
         assert TEXT.from_db_value(as_text(data), None, None).encode() in PLAINTEXTS  # type: ignore[arg-type]
 
 
 def json_field(data: bytes) -> None:
-    """A JSON field gives back a document that was sealed, or an error."""
+    """A JSON field returns a document that was sealed, or an error."""
     with contextlib.suppress(AsherahError):
         assert DOCUMENT.from_db_value(as_text(data), None, None) == {"a": [1, None, True]}  # type: ignore[arg-type]
 
@@ -109,7 +109,7 @@ def unwrap(data: bytes) -> None:
 
 
 def key_row(data: bytes) -> None:
-    """Whatever stands in an intermediate key's row: reads give the right value or an error; new writes open again."""
+    """Whatever an intermediate key's row holds: reads return the right value or an error; new writes open again."""
     metastore = world.make_metastore()
     with contextlib.suppress(InvalidRecordError):
         metastore.records[KeyMeta(world.KEY_ID, KEY_ROW["created"])] = decode_key(data)
@@ -160,7 +160,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 def seeds(name: str) -> list[bytes]:
-    """Return what a target's fuzzing begins with, beside its corpus."""
+    """Return what a target's fuzzing starts from, besides its corpus."""
     texts = [text.encode() for text in RECORDS]
     keys = [record["key_record"].encode() for record in KEY_ROWS.values()]
     special: dict[str, list[Any]] = {

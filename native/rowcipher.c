@@ -1,6 +1,6 @@
-/* Seals and opens data row records: AES-256-GCM by OpenSSL, in Asherah's layout.
+/* Seals and opens data row records with OpenSSL's AES-256-GCM, in Asherah's layout.
  *
- * django_asherah/envelope/aead.py does the same in Python; both must give and take the same bytes. A sealed part is
+ * django_asherah/envelope/aead.py does the same in Python; both must read and write the same bytes. A sealed part is
  * ciphertext | 16-byte tag | 12-byte nonce, without associated data. A data row key lives on this file's stack and in an
  * OpenSSL context, never in a Python object, and both are overwritten before a call returns.
  */
@@ -20,12 +20,12 @@
 
 enum { KEY = 32, NONCE = 12, TAG = 16, OVERHEAD = TAG + NONCE, SEALED_KEY = KEY + OVERHEAD };
 
-/* From here on, AES takes longer than handing the interpreter to another thread and back. */
+/* From this size on, AES takes longer than handing the interpreter to another thread and back. */
 enum { LARGE = 16 * 1024 };
 
 enum Outcome { DONE, REFUSED, BROKEN };
 
-/* Nobody else uses a context meanwhile, because the interpreter lock is held. */
+/* The interpreter lock is held, so nobody else uses a context at the same time. */
 typedef struct {
     PyObject_HEAD
     EVP_CIPHER_CTX *sealing, *opening;
@@ -33,7 +33,7 @@ typedef struct {
 
 static EVP_CIPHER *aes_256_gcm;
 
-/* Keyed anew for each small row, of whatever cipher. */
+/* Rekeyed for each small row, whichever cipher it belongs to. */
 static EVP_CIPHER_CTX *small_row;
 
 static EVP_CIPHER_CTX *
@@ -47,7 +47,7 @@ new_context(const unsigned char *key, int sealing)
     return context;
 }
 
-/* Write `length` bytes of ciphertext, the tag and the nonce to `out`. `key` may be NULL: the context has one. */
+/* Write `length` bytes of ciphertext, the tag and the nonce to `out`. `key` may be NULL if the context has one. */
 static enum Outcome
 seal(EVP_CIPHER_CTX *context, const unsigned char *key, const unsigned char *nonce, const unsigned char *in, int length,
      unsigned char *out)
@@ -107,13 +107,13 @@ with_row_key(const unsigned char *key, const unsigned char *nonce, const unsigne
 static PyObject *
 failed(enum Outcome outcome)
 {
-    /* The ssl module shares this queue, and would take what stands there for its own. */
+    /* The ssl module shares this queue, and would take our errors for its own. */
     ERR_clear_error();
     if (outcome == REFUSED) {
         PyErr_SetString(PyExc_ValueError, "sealed under another key, or tampered with");
     }
     else {
-        PyErr_SetString(PyExc_RuntimeError, "OpenSSL failed: out of memory, most likely");
+        PyErr_SetString(PyExc_RuntimeError, "OpenSSL failed, probably out of memory");
     }
     return NULL;
 }
@@ -128,7 +128,7 @@ RowCipher_seal_row(PyObject *self, PyObject *payload)
         return NULL;
     }
     if (length > INT_MAX - OVERHEAD) {
-        PyErr_SetString(PyExc_OverflowError, "too long to be sealed at once");
+        PyErr_SetString(PyExc_OverflowError, "too long to seal in one piece");
         return NULL;
     }
     unsigned char draw[KEY + 2 * NONCE];
@@ -180,7 +180,7 @@ RowCipher_open_row(PyObject *self, PyObject *const *args, Py_ssize_t count)
         unsigned char *out = (unsigned char *)PyBytes_AsString(plain);
         outcome = with_row_key(key, NULL, (unsigned char *)sealed, (int)length, out);
         if (outcome != DONE) {
-            /* Nobody may find what was not authentic. */
+            /* What is not authentic must not stay in memory. */
             OPENSSL_cleanse(out, (size_t)length);
         }
     }
@@ -269,7 +269,7 @@ fill_module(PyObject *module)
     }
     if (small_row == NULL) {
         ERR_clear_error();
-        PyErr_SetString(PyExc_ImportError, "OpenSSL gives no AES-256-GCM");
+        PyErr_SetString(PyExc_ImportError, "OpenSSL has no AES-256-GCM");
         return -1;
     }
     PyObject *type = PyType_FromModuleAndSpec(module, &RowCipher_spec, NULL);
@@ -289,7 +289,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "django_asherah_native",
-    .m_doc = PyDoc_STR("The native part of django-asherah, which uses it by itself where it is installed."),
+    .m_doc = PyDoc_STR("The native part of django-asherah, which uses it automatically where it is installed."),
     .m_slots = module_slots,
 };
 

@@ -1,4 +1,4 @@
-"""The extension module, for the stable ABI of Python 3.11: one wheel a platform serves every later Python."""
+"""The extension module, for the stable ABI of Python 3.11: one wheel per platform serves every later Python."""
 
 from setuptools import Extension, setup
 

@@ -2,7 +2,7 @@
 
     DATABASE_URL=postgres://… python scripts/admin_many_keys.py [keys]
 
-The figures stand in ``docs/how-to/use-the-admin.md``.
+The figures are quoted in ``docs/how-to/use-the-admin.md``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(count: int) -> None:
 
 
 def fill(count: int) -> None:
-    """Make ``count`` keys of ten quarters, and of a tenth as many partitions."""
+    """Make ``count`` keys from ten quarters, in a tenth as many partitions."""
     from django.db import connection
 
     from django_asherah.models import EncryptionKey

@@ -12,7 +12,7 @@ MANAGE = Path(__file__).resolve().parent.parent / "testproject" / "manage.py"
 
 
 def manage(*arguments: str, **variables: str) -> None:
-    """Run a command of the test project in a process of its own."""
+    """Run a command of the test project in its own process."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings", **variables}
     subprocess.run([sys.executable, str(MANAGE), *arguments], env=environment, check=True)
 

@@ -1,7 +1,7 @@
 """Write ``tests/vectors/django_asherah_vectors.json``: records that this project wrote, for other implementations.
 
-Every key and nonce comes from SHA-256 of a counter, and the clock stands, so that the file comes out the same each
-time. None of it is fit for anything but tests. It was published: what is in it may be added to, never changed.
+Every key and nonce comes from SHA-256 of a counter, and the clock stands still, so the file comes out the same each
+time. None of it is fit for anything but tests. It is published: records may be added to it, but never changed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Verify and re-encrypt a table of a million values, and say how much memory that took.
+"""Verify and re-encrypt a table of a million values, and report how much memory that took.
 
     python scripts/verify_million.py [rows]
 
-The figures stand in ``docs/how-to/verify.md``.
+The figures are quoted in ``docs/how-to/verify.md``.
 """
 
 from __future__ import annotations

@@ -666,7 +666,7 @@ class TestAdmin:
         [message] = messages_of_admin(list_display=["id", "remark"])
 
         assert (message.id, message.is_serious()) == ("asherah.W115", False)
-        assert "testapp.Visit.remark, whose heading sorts when it is clicked on" in message.msg
+        assert "testapp.Visit.remark, and clicking its heading sorts by it" in message.msg
         with pytest.raises(FieldError):
             list(Visit.objects.order_by("remark"))
 

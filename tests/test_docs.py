@@ -291,3 +291,25 @@ def test_every_command_and_each_of_its_options_are_documented() -> None:
         options = set(parser._option_string_actions) - of_django
         missing = {option for option in options if not re.search(rf"`{option}(?![\w-])", documented[name] + shared)}
         assert not missing, f"{name}: {missing}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", DOCS / "explanation" / "map.md"], ids=name_of)
+def test_every_file_that_the_map_names_exists(page: Path) -> None:
+    names = re.findall(r"`([\w./]+/[\w./]*|\w+\.(?:py|md|json))`", page.read_text(encoding="utf-8"))
+    assert len(names) >= 20
+    assert [name for name in names if not any((at / name).exists() for at in (ROOT, ROOT / "django_asherah"))] == []
+
+
+BANNED = re.compile(
+    r"\bin(to)? hand\b|\bmend(s|ed)?\b|\bput right\b|thousand million|\bsaid so\b|\b(he|his|him)\b|\bfor ever\b"
+    r"|\bin clear\b|\bas ever\b[.,;:]|\bas everywhere\.|\b(one|once|calls?) a (key|partition|process|region|value)\b",
+    re.IGNORECASE,
+)
+"""Phrases that read as translated. Say "cached", "fix", "billion", "reported", "they", "per region"."""
+
+
+def test_one_voice() -> None:
+    files = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "django_asherah").rglob("*.py"))]
+    texts = {name_of(file): " ".join(file.read_text(encoding="utf-8").split()) for file in files}
+    found = {name: [match[0] for match in BANNED.finditer(text)] for name, text in texts.items()}
+    assert {name: phrases for name, phrases in found.items() if phrases} == {}

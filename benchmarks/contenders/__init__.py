@@ -1,4 +1,4 @@
-"""What is measured side by side: one module each, run by ``worker.py`` in an environment of its own.
+"""What is measured side by side: one module each, run by ``worker.py`` in its own environment.
 
 A module may define:
 

@@ -1,4 +1,4 @@
-"""Whole tables re-encrypted and verified, by the commands that an operator runs, start-up included."""
+"""Whole tables re-encrypted and verified, by the commands that an operator runs, including start-up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLUMN = "clinic.Patient.ssn"
 
 
 def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
-    """Return rows a second by database and piece of work."""
+    """Return rows per second by database and piece of work."""
     rows, rounds = (2000, 1) if quick else (50_000, 3)
     with every_database(directory) as urls:
         return {name: {"rows": rows, **_at(Project(url), rows, rounds)} for name, url in urls.items()}

@@ -1,4 +1,4 @@
-"""What it would save to share data row keys, to keep them open, and to draw random bytes ahead.
+"""What sharing data row keys, keeping them open, and drawing random bytes ahead would save.
 
 None of it is part of the app; docs/explanation/performance.md says why.
 """
@@ -17,7 +17,7 @@ from benchmarks.timing import lowest, timed
 from django_asherah.envelope.records import DataRowKey, DataRowRecord, KeyMeta, decode_row, write_json
 
 COUNT = 5000
-"""Values a round: a thousand rows of five columns."""
+"""Values per round: a thousand rows of five columns."""
 
 META = KeyMeta("_IK_default_bench_bench", int(time.time()))
 PAYLOAD = b"x" * 100
@@ -81,7 +81,7 @@ def _reader(intermediate: AESGCM, shared_by: int, *, keep: bool) -> Callable[[],
     kept: dict[bytes, AESGCM] = {}
 
     def read() -> list[bytes]:
-        if shared_by > 1:  # Another row, another key.
+        if shared_by > 1:  # A new key for each row.
             kept.clear()
         return [_decrypt(intermediate, text, kept if keep else None) for text in texts]
 

@@ -11,7 +11,7 @@ from benchmarks.environments import FIELDS
 from benchmarks.timing import lowest
 
 STARTS = 3
-"""How often each contender is started anew, for the reason that ``values`` has."""
+"""How often each contender is restarted, for the reason given in ``values``."""
 
 
 def measure(directory: Path, *, quick: bool) -> dict[str, Any]:

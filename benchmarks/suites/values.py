@@ -11,15 +11,15 @@ from benchmarks.environments import ALL
 from benchmarks.timing import lowest
 
 COUNTS = {100: 4000, 1024: 3000, 65_536: 150, 1_048_576: 10}
-"""Values a round, by size in bytes: each round takes some hundredths of a second."""
+"""Values per round, by size in bytes: each round takes a few hundredths of a second."""
 
 
 STARTS = 5
-"""How often each contender is started anew: where a process happens to lie in memory makes it up to 5 % slower."""
+"""How often each contender is restarted: its memory layout makes a process up to 5 % slower."""
 
 
 def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
-    """Return microseconds a value, by size, direction and contender."""
+    """Return microseconds per value, by size, direction and contender."""
     starts, rounds = (1, 3) if quick else (STARTS, 5)
     runs = [_measure_once(directory, rounds) for _ in range(starts)]
     return {

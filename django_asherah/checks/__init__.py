@@ -6,7 +6,7 @@ id               when  what
 asherah.E001           ``settings.ASHERAH`` is missing or not a dict
 asherah.E002           an unknown setting
 asherah.E003           ``SERVICE`` or ``PRODUCT`` is not set
-asherah.E004           ``SERVICE``, ``PRODUCT`` or ``KEY_SUFFIX`` holds characters that no key id may hold
+asherah.E004           ``SERVICE``, ``PRODUCT`` or ``KEY_SUFFIX`` contains characters that aren't allowed in a key id
 asherah.E005           ``PARTITION`` can't be part of a key id
 asherah.E006           ``KMS_OPTIONS`` is not a dict, or an option in it is unknown or wrong
 asherah.E007           ``KMS`` is neither a known name nor a dotted path
@@ -14,25 +14,25 @@ asherah.E008           ``METASTORE`` is neither a known name nor a dotted path
 asherah.E009           ``DATABASE`` is not in ``settings.DATABASES``
 asherah.E010           ``REGIONS`` is empty or not a dict
 asherah.E011           a region's ARN is not the ARN of a KMS key
-asherah.E012           a region's ARN is of another region
+asherah.E012           a region's ARN belongs to another region
 asherah.E013           ``PREFERRED_REGION`` is not in ``REGIONS``
 asherah.E014           the static key is not 64 hex digits
 asherah.E015           ``EXPIRE_KEY_AFTER``, ``REVOKE_CHECK_INTERVAL`` or ``KEY_CACHE_SIZE`` is wrong
 asherah.E016           ``METASTORE_OPTIONS`` is not a dict, or an option in it is unknown
-asherah.W001           ``REGIONS`` names one region only
-asherah.W002           ``SERVICE``, ``PRODUCT`` or ``KEY_SUFFIX`` holds ``_``, so that key ids are ambiguous
+asherah.W001           ``REGIONS`` names only one region
+asherah.W002           ``SERVICE``, ``PRODUCT`` or ``KEY_SUFFIX`` contains ``_``, so key ids are ambiguous
 asherah.E020     (d)   the static KMS
 asherah.E021     (d)   a KMS endpoint on this very machine, or one without TLS
 asherah.E022     (d)   the metastore in memory
 asherah.E023     (d)   a DynamoDB endpoint on this very machine, or one without TLS
 asherah.E030     (db)  the key table can't be read
 asherah.E031     (db)  the key table lacks a column
-asherah.E032     (db)  a column of the key table has a type that can't hold what belongs there
+asherah.E032     (db)  a column's type in the key table can't hold what belongs there
 asherah.E033     (db)  key ids are not compared byte for byte, or not in Unicode
 asherah.E034     (db)  nothing keeps (``id``, ``created``) unique
 asherah.W031     (db)  the key table is missing
 asherah.W032     (db)  the key table lacks the column that the admin needs
-asherah.W030     (db)  a column's type serves us, but not every official SDK
+asherah.W030     (db)  a column's type works for us, but not for every official SDK
 asherah.E101           ``unique`` on an encrypted field
 asherah.E102           ``primary_key`` on an encrypted field
 asherah.E103           ``db_index`` on an encrypted field
@@ -49,13 +49,13 @@ asherah.E112           ``ModelAdmin.list_filter`` names an encrypted field
 asherah.E113           ``ordering`` of a ``ModelAdmin`` or of an inline names an encrypted field
 asherah.E114           ``ModelAdmin.date_hierarchy`` names an encrypted field
 asherah.E115           ``ModelAdmin.sortable_by``, or the ordering of a column, names an encrypted field
-asherah.W115           ``ModelAdmin.list_display`` names an encrypted field, and its heading can be clicked on
-asherah.W116           django-reversion writes an encrypted field into its versions in clear
-asherah.W117           django-auditlog writes an encrypted field into its log in clear
+asherah.W115           ``ModelAdmin.list_display`` names an encrypted field, and its heading can be clicked
+asherah.W116           django-reversion writes an encrypted field into its versions in plaintext
+asherah.W117           django-auditlog writes an encrypted field into its log in plaintext
 ================ ===== ======================================================================================
 
 (d) only with ``check --deploy``; (db) only with ``check --database``. None needs a KMS, a key or a network, and only
-those marked (db) a database.
+those marked (db) need a database.
 """
 
 from django_asherah.checks import admin, copies, models, settings, table

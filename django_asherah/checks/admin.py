@@ -1,4 +1,4 @@
-"""Checks of admin options that would have the database look into encrypted fields."""
+"""Checks of admin options that would make the database look into encrypted fields."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _check_admin(model_admin: Any) -> Iterator[CheckMessage]:
 
 
 def _check_headings(model_admin: Any) -> Iterator[CheckMessage]:
-    """Warn of headings to click on that would sort by an encrypted field."""
+    """Warn about clickable headings that would sort by an encrypted field."""
     is_default = getattr(type(model_admin).get_sortable_by, "__module__", "").startswith("django.contrib.admin")
     if model_admin.sortable_by is not None or not is_default:
         return
@@ -55,9 +55,9 @@ def _check_headings(model_admin: Any) -> Iterator[CheckMessage]:
         field = find_encrypted(model_admin.model, name) if isinstance(name, str) else None
         if field is not None:
             yield CheckWarning(
-                f"'list_display' names the encrypted field {field.full_name}, whose heading sorts when it is clicked on, "
+                f"'list_display' names the encrypted field {field.full_name}, and clicking its heading sorts by it, "
                 "which fails.",
-                hint="Name the columns to sort by in 'sortable_by', without this one.",
+                hint="List the columns to sort by in 'sortable_by', without this one.",
                 obj=type(model_admin),
                 id="asherah.W115",
             )

@@ -1,4 +1,4 @@
-"""Checks of model options that would have the database look into encrypted fields."""
+"""Checks of model options that would make the database look into encrypted fields."""
 
 from __future__ import annotations
 

@@ -58,10 +58,10 @@ class AsherahCommand(BaseCommand):
         """Add the options that all commands have."""
         parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
         parser.add_argument(
-            "--database", metavar="ALIAS", help="the database of the key table; ASHERAH['DATABASE'] if not given"
+            "--database", metavar="ALIAS", help="the database of the key table; by default ASHERAH['DATABASE']"
         )
         if self.writes:
-            parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+            parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Return the parser, with the exit codes at the end of its help."""
@@ -80,17 +80,17 @@ class AsherahCommand(BaseCommand):
         except (UnknownColumnError, ImproperlyConfigured) as exc:
             raise CommandError(str(exc), returncode=USAGE) from exc
         except (AsherahError, DatabaseFailure, ConnectionError) as exc:
-            # What follows the first line of a database's message may hold values.
+            # A database's message may hold values after its first line.
             outcome.problem(type(exc).__name__, str(exc).partition("\n")[0])
         except KeyboardInterrupt:
-            self.stderr.write("Interrupted. Nothing is lost; run the command again to go on.")
+            self.stderr.write("Interrupted. Nothing is lost; run the command again to resume.")
             sys.exit(INTERRUPTED)
         self._print(outcome, options)
         if outcome.problems:
             sys.exit(WRONG)
 
     def progress(self, items: Iterable[Any], total: Callable[[], int]) -> Iterable[Any]:
-        """Return ``items``, which are keys, with a progress bar on a terminal."""
+        """Yield ``items``, which are keys, with a progress bar on a terminal."""
         with self.counting("key", total) as bar:
             for item in items:
                 yield item
@@ -98,7 +98,7 @@ class AsherahCommand(BaseCommand):
 
     @contextmanager
     def counting(self, unit: str, total: Callable[[], int]) -> Iterator[Any]:
-        """Give a progress bar whose ``update(count)`` is called. On a terminal only; only there ``total`` is asked."""
+        """Give a progress bar with ``update(count)``. Only on a terminal is it shown, and ``total`` called."""
         shown = sys.stderr.isatty()
         number = total() if shown else None
         with tqdm(unit=unit, total=number, disable=not shown, leave=False, file=sys.stderr, unit_scale=True) as bar:

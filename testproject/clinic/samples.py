@@ -1,4 +1,4 @@
-"""The bundled sample: invented patients, with records in the manner of FHIR."""
+"""The bundled sample: fictional patients, with FHIR-like records."""
 
 from __future__ import annotations
 

@@ -75,5 +75,5 @@ if regions := env.dict("ASHERAH_REGIONS", default={}):
         "KMS_OPTIONS": {"endpoint_urls": env.dict("ASHERAH_ENDPOINT_URLS", default={})},
     }
 else:
-    # Whoever reads this file knows this key: it is for development, and `check --deploy` refuses it.
+    # Anyone who reads this file knows this key: it is for development, and `check --deploy` refuses it.
     ASHERAH |= {"KMS": "static", "KMS_OPTIONS": {"key": hashlib.sha256(SECRET_KEY.encode()).hexdigest()}}

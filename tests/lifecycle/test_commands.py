@@ -178,7 +178,7 @@ class TestProcesses:
             pause.wait(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-        assert err == "Interrupted. Nothing is lost; run the command again to go on.\n"
+        assert err == "Interrupted. Nothing is lost; run the command again to resume.\n"
         assert process.returncode == 130
         assert 0 < self.rewritten(shared_alias) < 3
         assert manage(url, *words[:2]).returncode == 0

@@ -167,7 +167,7 @@ def test_a_broker_that_is_not_there_is_a_problem_and_no_traceback() -> None:
         PYTHONWARNINGS="",
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("ConnectionError: the broker took 0 of 4 shards: ")
+    assert done.stderr.startswith("ConnectionError: the broker accepted 0 of 4 shards: ")
     assert "Traceback" not in done.stderr
 
 

@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "explanation" / "threat-model.md").read_text(encoding="u
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in PAGE.splitlines()
-    if line.startswith("| ") and not line.startswith("| what he tries")
+    if line.startswith("| ") and not line.startswith("| attempt ")
 ]
 ATTACKS = "tests/threats/test_attacks.py"
 

@@ -24,7 +24,7 @@ class Command(AsherahCommand):
 
     help = (
         "Rewrite every value whose keys are not the newest, in a live table: a concurrent writer always wins. Safe to "
-        "interrupt; run again, it passes over what is done."
+        "interrupt; when run again, it skips what is done."
     )
     writes = True
 
@@ -32,14 +32,12 @@ class Command(AsherahCommand):
         """Add what to rewrite, and how."""
         super().add_arguments(parser)
         parser.add_argument("names", nargs="*", metavar="app.Model[.field]", help="only these models and fields")
-        parser.add_argument("--all", action="store_true", help="what is under the newest key, too")
+        parser.add_argument("--all", action="store_true", help="also values that are already under the newest key")
         parser.add_argument(
-            "--data-database", metavar="ALIAS", help="the database of the data; what the routers say if not given"
+            "--data-database", metavar="ALIAS", help="the database of the data; by default, the routers decide"
         )
-        parser.add_argument(
-            "--batch", type=positive, default=BATCH, help="rows in one transaction (default %(default)s)"
-        )
-        parser.add_argument("--rate", type=_rate, metavar="N", help="N rows a second at the most")
+        parser.add_argument("--batch", type=positive, default=BATCH, help="rows per transaction (default %(default)s)")
+        parser.add_argument("--rate", type=_rate, metavar="N", help="at most N rows per second")
         part = parser.add_mutually_exclusive_group()
         part.add_argument("--shard", type=_shard, default=(0, 1), metavar="K/N", help="the K-th of N parts of the rows")
         part.add_argument("--enqueue", action="store_true", help="let the workers of a task queue do it")
@@ -51,7 +49,7 @@ class Command(AsherahCommand):
         )
 
     def run(self, outcome: Outcome, **options: Any) -> None:
-        """Re-encrypt, or let it be done."""
+        """Re-encrypt, or enqueue tasks that do."""
         shard, shards = options["shard"]
         chosen = Options(
             every=options["all"],
@@ -82,7 +80,10 @@ class Command(AsherahCommand):
 
 def _enqueue(outcome: Outcome, chosen: Options, options: dict[str, Any]) -> None:
     if options["database"] is not None:
-        raise CommandError("--enqueue goes with ASHERAH['DATABASE'] of the workers, not --database.", returncode=USAGE)
+        raise CommandError(
+            "--enqueue can't be combined with --database: the workers use their own ASHERAH['DATABASE'].",
+            returncode=USAGE,
+        )
     path, need = QUEUES[options["via"]]
     try:
         enqueue = import_string(path)

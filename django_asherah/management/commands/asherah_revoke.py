@@ -17,17 +17,17 @@ class Command(AsherahCommand):
 
     help = (
         "Withdraw a key from new writes. What it sealed stays readable. Running processes notice within the revoke "
-        "check interval and go on under a new key."
+        "check interval and switch to a new key."
     )
     writes = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add which key."""
+        """Add the arguments that name the key."""
         super().add_arguments(parser)
         parser.add_argument("key_id", help="the key's id, as asherah_status --json shows it")
         parser.add_argument("created", nargs="?", type=int, help="its creation time in Unix seconds")
         parser.add_argument("--latest", action="store_true", help="the newest key of this id")
-        parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
+        parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask for confirmation")
 
     def run(self, outcome: Outcome, **options: Any) -> None:
         """Revoke."""
@@ -45,11 +45,11 @@ class Command(AsherahCommand):
         verb = "Would revoke" if options["dry_run"] else "Revoked"
         outcome.say(f"{verb} {report.meta}." if report.changed else f"{report.meta} was revoked already.")
         outcome.say(f"Partitions affected: {', '.join(report.partitions) or 'none'}.")
-        outcome.say("New keys come into being by themselves; to make them now, run: manage.py asherah_rotate --expired")
-        outcome.say("To take data off the revoked key, run: manage.py asherah_reencrypt")
+        outcome.say("New keys are made automatically; to make them now, run: manage.py asherah_rotate --expired")
+        outcome.say("To move data off the revoked key, run: manage.py asherah_reencrypt")
 
     def _confirm(self, question: str) -> None:
-        # Standard output may be JSON that somebody reads on.
+        # Standard output may be JSON that another program reads.
         self.stderr.write(question, self.style.WARNING, ending="")
         self.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -13,13 +13,13 @@ class Command(AsherahCommand):
     """Wraps system keys for the regions that are configured now."""
 
     help = (
-        "Wrap every system key for exactly the configured regions: one was added or removed, an ARN replaced, or a "
-        "region failed when the key was made. The key itself, its id and all data stay as they are."
+        "Wrap every system key for exactly the configured regions, after one was added or removed, an ARN was "
+        "replaced, or a region failed when the key was made. The key itself, its id and all data stay as they are."
     )
     writes = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add what is allowed."""
+        """Add the options that permit more."""
         super().add_arguments(parser)
         parser.add_argument(
             "--old-master-key",
@@ -27,10 +27,10 @@ class Command(AsherahCommand):
             default=[],
             dest="old_master_keys",
             metavar="ARN",
-            help="an ARN no longer configured that may unwrap the keys this once; may be repeated",
+            help="a master key no longer configured that may unwrap the keys this time; may be repeated",
         )
         parser.add_argument(
-            "--allow-missing-regions", action="store_true", help="go on although a region does not answer"
+            "--allow-missing-regions", action="store_true", help="go on even if a region does not answer"
         )
 
     def run(self, outcome: Outcome, **options: Any) -> None:

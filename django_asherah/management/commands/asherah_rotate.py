@@ -36,7 +36,7 @@ class Command(AsherahCommand):
         parser.add_argument(
             "--allow-missing-regions",
             action="store_true",
-            help="go on although a region can't wrap a key; run asherah_rewrap when it can again",
+            help="go on even if a region can't wrap a key; run asherah_rewrap when it can again",
         )
 
     def run(self, outcome: Outcome, **options: Any) -> None:

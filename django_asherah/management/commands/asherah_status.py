@@ -14,7 +14,7 @@ from django_asherah.management.base import AsherahCommand, Outcome, positive, ta
 
 DAY = 24 * 60 * 60
 MOST_LISTED = 100
-"""Problems listed one by one; the others are only counted."""
+"""How many problems are listed one by one; the others are only counted."""
 
 
 class Command(AsherahCommand):
@@ -30,9 +30,9 @@ class Command(AsherahCommand):
         parser.add_argument("--partition", help="only this partition's keys")
         parser.add_argument("--region", help="only system keys wrapped for this region")
         parser.add_argument("--problems", action="store_true", help="only keys with problems")
-        parser.add_argument("--all-services", action="store_true", help="keys of other services in the table, too")
-        parser.add_argument("--limit", type=positive, default=50, help="keys shown at the most (default %(default)s)")
-        parser.add_argument("--offset", type=_not_negative, default=0, help="keys passed over before that")
+        parser.add_argument("--all-services", action="store_true", help="also keys of other services in the table")
+        parser.add_argument("--limit", type=positive, default=50, help="how many keys to show (default %(default)s)")
+        parser.add_argument("--offset", type=_not_negative, default=0, help="how many keys to skip before them")
 
     def run(self, outcome: Outcome, **options: Any) -> None:
         """List."""
@@ -59,7 +59,7 @@ class Command(AsherahCommand):
 
 
 class _Summary:
-    """Counts every key that passes by."""
+    """Counts every key of a listing."""
 
     def __init__(self) -> None:
         self.states: Counter[str] = Counter()
@@ -72,7 +72,7 @@ class _Summary:
         self._last_id = ""
 
     def watch(self, listing: Listing) -> Any:
-        """Yield the keys on, counted."""
+        """Yield every key, and count it."""
         for key in listing:
             self._count(key)
             yield key

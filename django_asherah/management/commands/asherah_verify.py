@@ -17,8 +17,8 @@ class Command(AsherahCommand):
     """Proves that keys and data are safe."""
 
     help = (
-        "Prove that the keys are safe: every system key opens in each region alone, every master key is enabled, every "
-        "intermediate key opens. With --data, that every encrypted value opens, too."
+        "Prove that the keys are safe: every system key opens in each region separately, every master key is enabled, "
+        "every intermediate key opens. With --data, prove also that every encrypted value opens."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -31,11 +31,11 @@ class Command(AsherahCommand):
             help="open every encrypted value, or those of the models and fields named",
         )
         parser.add_argument(
-            "--data-database", metavar="ALIAS", help="the database of the data; what the routers say if not given"
+            "--data-database", metavar="ALIAS", help="the database of the data; by default, the routers decide"
         )
-        parser.add_argument("--sample", type=positive, metavar="N", help="only N rows of each column, at random")
+        parser.add_argument("--sample", type=positive, metavar="N", help="only N random rows of each column")
         parser.add_argument(
-            "--parallel", type=positive, default=1, metavar="N", help="share the data among N processes"
+            "--parallel", type=positive, default=1, metavar="N", help="divide the data among N processes"
         )
 
     def run(self, outcome: Outcome, **options: Any) -> None:

@@ -42,11 +42,11 @@ def test_each_field_that_is_written_in_clear_is_a_warning() -> None:
 def test_they_say_who_writes_what() -> None:
     first, *_, last = check_copies(None)
     assert (first.msg, first.obj) == (
-        "django-reversion writes the encrypted field suite.Versioned.secret into its versions in clear.",
+        "django-reversion writes the encrypted field suite.Versioned.secret into its versions in plaintext.",
         suite.Versioned,
     )
     assert (last.msg, last.obj) == (
-        "django-auditlog writes the encrypted field suite.LoggedWholeMasked.doc into its log in clear.",
+        "django-auditlog writes the encrypted field suite.LoggedWholeMasked.doc into its log in plaintext.",
         suite.LoggedWholeMasked,
     )
 

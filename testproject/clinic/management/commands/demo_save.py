@@ -11,9 +11,9 @@ from clinic.samples import load_samples
 
 
 class Command(BaseCommand):
-    """Saves the sample patients, in place of any that are there."""
+    """Saves the sample patients, replacing any existing ones."""
 
-    help = "Save the sample patients, in place of any that are there."
+    help = "Save the sample patients, replacing any existing ones."
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Save them."""
