@@ -8,7 +8,8 @@ signal              arguments
 ``key_rotated``     ``key_id``, ``created``: of the new key
 ``key_revoked``     ``key_id``, ``created``
 ``key_rewrapped``   ``key_id``, ``created``, ``regions`` (list of str): the regions it is wrapped for now
-``region_failed``   ``region`` (str), ``master_key`` (str), ``operation`` (str, the KMS action), ``cause`` (Exception)
+``region_failed``   ``region`` (str), ``master_key`` (str), ``operation`` (str, the KMS action), ``consequence`` (str:
+                    what follows from it), ``cause`` (Exception)
 ``kms_called``      ``region``, ``operation``, ``seconds`` (float), ``error`` (None, AWS's code or an exception's class)
 ``cache_missed``    ``key_id``: the metastore was asked for a key that was not cached, or due for its revoke check
 =================== ================================================================================================
