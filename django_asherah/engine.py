@@ -1,4 +1,4 @@
-"""The composition root: ``settings.ASHERAH`` becomes one ``SessionFactory`` a process."""
+"""The composition root: ``settings.ASHERAH`` becomes one ``SessionFactory`` per process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Running:
     """What the settings have become.
 
     Attributes:
-        keys_alias: the database that has the key table, if a database has.
+        keys_alias: the database that holds the key table, if one does.
         sessions: those that were asked for, by what they were asked for with.
     """
 
@@ -53,7 +53,7 @@ class _Running:
 
 _running: _Running | None = None
 keys_alias: str | None = None
-"""The database where :func:`require_committed_key` certainly refuses nothing: to compare costs less than to call it."""
+"""The database for which :func:`require_committed_key` never refuses: comparing costs less than calling it."""
 
 _session_type: type[Session] = Session
 _lock = threading.Lock()
@@ -85,7 +85,7 @@ def get_factory() -> SessionFactory:
 
 
 def reset() -> None:
-    """Let the factory and every opened key go; the next use reads the settings and the keys again."""
+    """Drop the factory and every opened key; the next use reads the settings and the keys again."""
     global _running, keys_alias
     with _lock:
         keys_alias = None
@@ -95,9 +95,9 @@ def reset() -> None:
 
 
 def use_session_type(session_type: type[Session]) -> None:
-    """Let sessions be of this type from now on: one that watches its calls, or ``Session`` itself, which pays nothing.
+    """Make sessions of this type from now on: one that observes its calls, or ``Session`` itself, which costs nothing.
 
-    Every opened key is let go.
+    Every opened key is dropped.
     """
     global _session_type
     _session_type = session_type
@@ -108,21 +108,21 @@ def require_committed_key(partition: str | None, alias: str) -> None:
     """Refuse to let what was just sealed for ``partition``, and goes to database ``alias``, outlive its key.
 
     A key made inside a transaction on SQLite goes when that transaction rolls back, and with it what the same
-    transaction wrote. Data in another database would stay, unreadable for ever.
+    transaction wrote. Data in another database would stay, permanently unreadable.
 
     Raises:
         EncryptionError: the key's row is not committed, and the data is in another database.
     """
     running = _running or _start()
-    place = running.keys_alias
-    if place is None or place == alias:
+    keys_alias = running.keys_alias
+    if keys_alias is None or keys_alias == alias:
         return
     key_id = get_session(partition).partition.intermediate_key_id
     key = running.factory.intermediate_keys.current(key_id)
     if not key.check_at:
         raise EncryptionError(
-            f"key {key.meta} is not committed in database {place!r} yet, and what is written to "
-            f"{alias!r} could outlive it: leave the atomic block of {place!r} first, or encrypt "
+            f"key {key.meta} is not committed in database {keys_alias!r} yet, and what is written to "
+            f"{alias!r} could outlive it: leave the atomic block of {keys_alias!r} first, or encrypt "
             "once before it (in tests, ASHERAH['METASTORE'] may be 'memory')"
         )
 
@@ -188,7 +188,7 @@ def _reset_on_setting_changed(*, setting: str, **kwargs: Any) -> None:
 
 
 def _reset_on_post_migrate(**kwargs: Any) -> None:
-    # TransactionTestCase and the flush command empty the key table; keys in hand would outlive their rows.
+    # TransactionTestCase and the flush command empty the key table; cached keys would outlive their rows.
     reset()
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one setting. ``id`` is the system check's id, stable for ever."""
+    """What is wrong with one setting. ``id`` is the system check's id, which never changes."""
 
     id: str
     message: str

@@ -70,7 +70,7 @@ def test_a_fresh_process_is_healthy_and_asks_nobody(settings: DjangoSettings) ->
     assert health.check().ok
 
 
-def test_the_keys_in_hand_are_counted() -> None:
+def test_the_cached_keys_are_counted() -> None:
     engine.get_session().encrypt(b"x")
     engine.get_session("another").encrypt(b"x")
     assert health.check() == health.Health(cached_keys=3)
@@ -135,7 +135,7 @@ def test_no_region_left_is_a_problem_for_a_process_without_keys_only(
     assert found.failing_regions == dict.fromkeys([EAST, WEST], "its last answer to this process was a failure")
 
 
-def test_a_process_with_keys_in_hand_works_on_without_any_region(
+def test_a_process_with_cached_keys_works_on_without_any_region(
     settings: DjangoSettings, regions: dict[str, MotoRegion]
 ) -> None:
     settings.ASHERAH = aws(regions)

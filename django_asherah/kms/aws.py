@@ -39,7 +39,7 @@ class AwsMasterKey:
         self._client = client
 
     def make_kek(self) -> tuple[bytes, bytes]:
-        """Return a new KEK in clear, and wrapped: ``GenerateDataKey``."""
+        """Return a new KEK, and the same wrapped: ``GenerateDataKey``."""
         answer = self._call("GenerateDataKey", KeySpec="AES_256")
         return answer.get("Plaintext"), answer.get("CiphertextBlob")
 

@@ -32,7 +32,7 @@ class MasterKey(Protocol):
     """What a wrapped KEK is stored with, for example the key's ARN: it tells which master key unwraps it."""
 
     def make_kek(self) -> tuple[bytes, bytes]:
-        """Return a new random KEK in clear, and the same KEK wrapped."""
+        """Return a new random KEK, and the same KEK wrapped."""
 
     def wrap(self, kek: bytes) -> bytes:
         """Return ``kek`` wrapped."""

@@ -167,7 +167,7 @@ class MultiRegionKMS(ForkSafe):
         return WrappedSystemKey(Cipher(kek).seal(key), [first, *added])
 
     def _make_kek(self) -> tuple[bytes, RegionKek, dict[str, Exception]]:
-        """Return the first region's KEK, in clear and wrapped, and what went wrong in the regions before it."""
+        """Return the first region's KEK, the same wrapped, and what went wrong in the regions before it."""
         failures: dict[str, Exception] = {}
         for region in self._in_order():
             made = region.make_kek()

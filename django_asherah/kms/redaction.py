@@ -24,7 +24,7 @@ def _let_pass(record: logging.LogRecord) -> bool:
 def bodies_unlogged() -> Iterator[None]:
     """Drop what botocore would log about the bodies of the requests that this thread makes in the block.
 
-    ``GenerateDataKey`` and ``Decrypt`` answer with a data key in clear, and ``Encrypt`` is asked with one.
+    ``GenerateDataKey`` and ``Decrypt`` return an unwrapped data key, and ``Encrypt`` is sent one.
     """
     _thread.holds_key = True
     try:

@@ -52,7 +52,7 @@ class Region:
         self._clock = clock
 
     def make_kek(self) -> tuple[bytes, RegionKek] | Exception:
-        """Return a new KEK in clear and wrapped, or why there is none."""
+        """Return a new KEK and the same wrapped, or why there is none."""
 
         def make() -> tuple[bytes, bytes]:
             kek, blob = self._key.make_kek()

@@ -165,7 +165,7 @@ class TestSummary:
         assert "StaticKMS wraps keys for no regions." in text_of(staff)
 
     @pytest.mark.django_db(transaction=True)
-    def test_a_page_leaves_the_keys_in_hand_where_they_are(self, make: Maker, staff: Client) -> None:
+    def test_a_page_leaves_the_cached_keys_where_they_are(self, make: Maker, staff: Client) -> None:
         engine.get_session("alice").encrypt(b"x")
         key_id = "_IK_alice_suite_tests"
         before = engine.get_factory().intermediate_keys.current(key_id)

@@ -56,7 +56,7 @@ def require_nothing_lost(**texts: int) -> None:
     assert lifecycle.verify_keys().problems == []
 
 
-def test_with_the_key_table_out_of_reach_keys_in_hand_go_on(database: DatabaseProxy) -> None:
+def test_with_the_key_table_out_of_reach_cached_keys_go_on(database: DatabaseProxy) -> None:
     before = write("before")
     database.go_down()
 

@@ -112,7 +112,7 @@ def test_reads_and_writes_go_on_while_any_region_works(
 
 
 @every_fault
-def test_with_every_region_gone_keys_in_hand_go_on_and_others_raise_each_regions_cause(
+def test_with_every_region_gone_cached_keys_go_on_and_others_raise_each_regions_cause(
     proxies: Proxies, fault: Fault
 ) -> None:
     before = write("written before")
