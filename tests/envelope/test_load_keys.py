@@ -11,7 +11,7 @@ from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import DecryptionError, KeyNotFoundError, KMSError, MetastoreError
 from tests.envelope.fakes import SK_ID, START, World
 
-PARTITIONS = [f"tenant-{place}" for place in range(20)]
+PARTITIONS = [f"tenant-{number}" for number in range(20)]
 SK = KeyMeta(SK_ID, START)
 
 
@@ -43,7 +43,7 @@ def test_twenty_keys_cost_two_calls_and_one_unwrap(world: World, records: dict[s
     assert world.taken_calls() == {}
 
 
-def test_keys_in_hand_are_not_asked_for(world: World, records: dict[str, str]) -> None:
+def test_cached_keys_are_not_asked_for(world: World, records: dict[str, str]) -> None:
     metas = metas_of(records)
     world.factory.load_keys(metas[:5])
     world.taken_calls()
