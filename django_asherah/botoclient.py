@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
-from django_asherah.envelope.forksafe import ForkSafe
+from django_asherah.envelope.forksafe import ForkSafe, ForkSafeLock
 
 
 class BotoClient(ForkSafe):
@@ -53,7 +52,7 @@ class BotoClient(ForkSafe):
     def get(self) -> Any:
         """Return the client."""
         if self._client is None:
-            with _making.lock:
+            with _making:
                 self._client = self._client or self._make()
         return self._client
 
@@ -64,11 +63,5 @@ class BotoClient(ForkSafe):
         )
 
 
-class _Making(ForkSafe):
-    """Lets one client be made at a time: clients may share a session, and sessions are not thread-safe."""
-
-    def _make_anew(self) -> None:
-        self.lock = threading.Lock()
-
-
-_making = _Making()
+_making = ForkSafeLock()
+"""Held while a client is made: clients may share a session, and sessions are not thread-safe."""

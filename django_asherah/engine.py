@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -15,6 +13,7 @@ from django_asherah import audit, signals
 from django_asherah.conf import Settings, get_settings
 from django_asherah.coredumps import disable_core_dumps
 from django_asherah.envelope.events import EventQueue
+from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.interfaces import (
     CacheMissed,
     Event,
@@ -35,20 +34,15 @@ class _Running:
     """What the settings have become.
 
     Attributes:
+        partition: the one of ``ASHERAH["PARTITION"]``.
+        sessions: the factory's own: to look there first costs less than to call it.
         keys_alias: the database that holds the key table, if one does.
-        sessions: those that were asked for, by what they were asked for with.
     """
 
-    settings: Settings
     factory: SessionFactory
+    partition: str
+    sessions: dict[str, Session]
     keys_alias: str | None
-    sessions: dict[str | None, Session] = field(default_factory=dict)
-
-    def find_session(self, partition: str | None) -> Session:
-        session = self.factory.get_session(self.settings.partition if partition is None else partition)
-        if len(self.sessions) < self.settings.key_cache_size:
-            self.sessions[partition] = session
-        return session
 
 
 _running: _Running | None = None
@@ -56,7 +50,7 @@ keys_alias: str | None = None
 """The database for which :func:`require_committed_key` never refuses: comparing costs less than calling it."""
 
 _session_type: type[Session] = Session
-_lock = threading.Lock()
+_start_lock = ForkSafeLock()
 
 
 def get_session(partition: str | None = None) -> Session:
@@ -69,10 +63,12 @@ def get_session(partition: str | None = None) -> Session:
         EncryptionError: the partition can't be part of a key id.
     """
     running = _running or _start()
+    if partition is None:
+        partition = running.partition
     try:
         return running.sessions[partition]
     except KeyError:
-        return running.find_session(partition)
+        return running.factory.get_session(partition)
 
 
 def get_factory() -> SessionFactory:
@@ -87,7 +83,7 @@ def get_factory() -> SessionFactory:
 def reset() -> None:
     """Drop the factory and every opened key; the next use reads the settings and the keys again."""
     global _running, keys_alias
-    with _lock:
+    with _start_lock:
         keys_alias = None
         stopped, _running = _running, None
     if stopped is not None:
@@ -119,7 +115,7 @@ def require_committed_key(partition: str | None, alias: str) -> None:
         return
     key_id = get_session(partition).partition.intermediate_key_id
     key = running.factory.intermediate_keys.current(key_id)
-    if not key.check_at:
+    if not key.is_committed:
         raise EncryptionError(
             f"key {key.meta} is not committed in database {keys_alias!r} yet, and what is written to "
             f"{alias!r} could outlive it: leave the atomic block of {keys_alias!r} first, or encrypt "
@@ -129,13 +125,14 @@ def require_committed_key(partition: str | None, alias: str) -> None:
 
 def _start() -> _Running:
     global _running, keys_alias
-    with _lock:
+    with _start_lock:
         if _running is None:
             settings = get_settings()
             if settings.disable_core_dumps:
                 disable_core_dumps()
             factory = _make_factory(settings)
-            _running = _Running(settings, factory, _database_of(factory.metastore))
+            keys_database = _database_of(factory.metastore)
+            _running = _Running(factory, settings.partition, factory.sessions, keys_database)
             keys_alias = _running.keys_alias
         return _running
 
@@ -192,11 +189,5 @@ def _reset_on_post_migrate(**kwargs: Any) -> None:
     reset()
 
 
-def _renew_lock_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
 setting_changed.connect(_reset_on_setting_changed, dispatch_uid="django_asherah.engine")
 post_migrate.connect(_reset_on_post_migrate, dispatch_uid="django_asherah.engine")
-os.register_at_fork(after_in_child=_renew_lock_in_child)

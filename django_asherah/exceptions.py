@@ -12,9 +12,9 @@ from typing import Self
 class AsherahError(Exception):
     """Root of the tree. The message says what failed, where, and what to do."""
 
-    def at(self, place: str) -> Self:
-        """Put ``place`` (for example ``clinic.Patient.ssn``) before the message; returns the same error."""
-        self.args = (f"{place}: {self}", *self.args[1:])
+    def at(self, where: str) -> Self:
+        """Put ``where`` (for example ``clinic.Patient.ssn``) before the message; returns the same error."""
+        self.args = (f"{where}: {self}", *self.args[1:])
         return self
 
 

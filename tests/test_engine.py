@@ -20,7 +20,7 @@ from django_asherah import engine, signals
 from django_asherah.conf import Settings
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import EncryptionError, KMSError, MetastoreError
+from django_asherah.exceptions import EncryptionError, KeyNotFoundError, KMSError, MetastoreError
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.memory import MemoryMetastore
@@ -216,6 +216,25 @@ class TestReset:
 
         assert engine.get_session().decrypt(engine.get_session().encrypt(b"x")) == b"x"
 
+    def test_a_session_that_somebody_holds_lets_its_keys_go_and_loads_them_again(self) -> None:
+        session, factory = engine.get_session(), engine.get_factory()
+        record = session.encrypt(b"x")
+        engine.reset()
+
+        assert (len(factory.system_keys), len(factory.intermediate_keys)) == (0, 0)
+        assert session.decrypt(record) == b"x"
+        assert (len(factory.system_keys), len(factory.intermediate_keys)) == (1, 1)
+
+    def test_a_session_that_somebody_holds_opens_nothing_under_a_key_that_is_gone(self) -> None:
+        session, factory = engine.get_session(), engine.get_factory()
+        record = session.encrypt(b"x")
+        factory.metastore.records.clear()  # type: ignore[attr-defined]
+        assert session.decrypt(record) == b"x"
+        engine.reset()
+
+        with pytest.raises(KeyNotFoundError):
+            session.decrypt(record)
+
     def test_resets_under_load_fail_no_call(self, settings: DjangoSettings) -> None:
         """A store that outlives the factories, as a database does."""
         settings.ASHERAH = as_asherah(METASTORE="tests.test_engine.lasting_metastore")
@@ -256,7 +275,7 @@ class TestSignals:
         session, factory = engine.get_session(), engine.get_factory()
         session.encrypt(b"x")
         key = factory.intermediate_keys.current(IK)
-        key.check_at = key.usable_until = 1.0  # Due for its check since 1970.
+        key.trust_until(1.0)  # Due for its check since 1970.
         factory.metastore.broken = broken = MetastoreError("down")  # type: ignore[attr-defined]
 
         with received(signals.stale_key_kept) as seen:

@@ -33,29 +33,29 @@ class StreamCipher:
     """AES-256-GCM under a data row key of its own, for the chunks of one file. Thread-safe.
 
     The nonce is the chunk's number in 11 bytes and one byte that tells the last one (the STREAM construction of Hoang,
-    Reyhanitabar, Rogaway and Vizár, 2015, as age has it): a chunk opens only in its own place of its own file. It never
-    repeats, because a key seals each place once.
+    Reyhanitabar, Rogaway and Vizár, 2015, as age has it): a chunk opens only under its own number in its own file. The
+    nonce never repeats, because a key seals each number once.
     """
 
     __slots__ = ("_aead", "_context")
 
     def __init__(self, key: bytes | bytearray, context: bytes) -> None:
-        """Take a 32-byte key, and what each chunk is bound to besides its place."""
+        """Take a 32-byte key, and what each chunk is bound to besides its number."""
         self._aead = AESGCM(key)
         self._context = context
 
-    def seal(self, place: int, chunk: bytes, *, last: bool) -> bytes:
-        """Return ``chunk`` sealed for its place, counted from 0: 16 bytes longer."""
-        return self._aead.encrypt(_chunk_nonce(place, last), chunk, self._context)
+    def seal(self, number: int, chunk: bytes, *, last: bool) -> bytes:
+        """Return ``chunk`` sealed under its number, counted from 0: 16 bytes longer."""
+        return self._aead.encrypt(_chunk_nonce(number, last), chunk, self._context)
 
-    def open(self, place: int, sealed: bytes, *, last: bool) -> bytes:
-        """Return the chunk that was sealed for this place.
+    def open(self, number: int, sealed: bytes, *, last: bool) -> bytes:
+        """Return the chunk that was sealed under this number.
 
         Raises:
-            DecryptionError: it was sealed for another place, or under another key, or tampered with.
+            DecryptionError: it was sealed under another number or another key, or tampered with.
         """
         try:
-            return self._aead.decrypt(_chunk_nonce(place, last), sealed, self._context)
+            return self._aead.decrypt(_chunk_nonce(number, last), sealed, self._context)
         except (InvalidTag, ValueError):
             raise DecryptionError(FAILED) from None
 
@@ -156,8 +156,8 @@ class Cipher:
         raise TypeError("a cipher holds a key and can't be pickled or copied")
 
 
-def _chunk_nonce(place: int, last: bool) -> bytes:
-    return place.to_bytes(NONCE_LENGTH - 1) + bytes([last])
+def _chunk_nonce(number: int, last: bool) -> bytes:
+    return number.to_bytes(NONCE_LENGTH - 1) + bytes([last])
 
 
 def wipe(buffer: bytearray) -> None:

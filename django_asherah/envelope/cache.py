@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 
+from django_asherah.envelope.forksafe import ForkSafe
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta
 
-_caches: weakref.WeakSet[KeyCache] = weakref.WeakSet()
 
-
-class KeyCache:
+class KeyCache(ForkSafe):
     """Opened keys by (id, created), and which key of an id is current. Bounded and thread-safe.
 
     Reads take no lock: each is one dict look-up. When full, the key that has gone longest without use makes room
@@ -28,26 +26,19 @@ class KeyCache:
         self._capacity = capacity
         self.opened: dict[KeyMeta, CryptoKey] = {}
         self.newest: dict[str, CryptoKey] = {}
-        self._make_locks()
-        _caches.add(self)
+        super().__init__()
 
-    def _make_locks(self) -> None:
+    def _make_anew(self) -> None:
         self._guard = threading.Lock()
         self._loading: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
 
     def get(self, meta: KeyMeta) -> CryptoKey | None:
         """Return the key with exactly this id and creation time."""
-        key = self.opened.get(meta)
-        if key is not None:
-            key.recently_used = True
-        return key
+        return _mark(self.opened.get(meta))
 
     def current(self, key_id: str) -> CryptoKey | None:
         """Return the key of this id that new writes used last."""
-        key = self.newest.get(key_id)
-        if key is not None:
-            key.recently_used = True
-        return key
+        return _mark(self.newest.get(key_id))
 
     def put(self, key: CryptoKey) -> None:
         """Add ``key``, in place of one with the same id and creation time."""
@@ -64,8 +55,8 @@ class KeyCache:
         with self._guard:
             # Only a key that is in the cache may be current: so the one bound holds for both.
             if self.opened.get(key.meta) is key:
-                key.recently_used = True
                 self.newest[key.meta.key_id] = key
+                _mark(key)
 
     def discard(self, key: CryptoKey) -> None:
         """Forget ``key``."""
@@ -105,10 +96,7 @@ class KeyCache:
         return len(self.opened)
 
 
-def _renew_locks_in_child() -> None:
-    # A thread that held one of these locks at the fork does not exist in the child to release it.
-    for cache in list(_caches):
-        cache._make_locks()
-
-
-os.register_at_fork(after_in_child=_renew_locks_in_child)
+def _mark(key: CryptoKey | None) -> CryptoKey | None:
+    if key is not None:
+        key.recently_used = True
+    return key

@@ -38,15 +38,16 @@ from django_asherah.exceptions import InvalidRecordError, PartitionMismatchError
 
 VERSION = b"\x01"
 
+# The offsets of the table above. Five bytes of seconds last beyond MAX_CREATED, for which four would be too few.
 _CREATED_END = 6
 _PREFIX_LENGTH = 12
-_KEY_END = _PREFIX_LENGTH + SEALED_KEY_LENGTH
-_LEAST = _KEY_END + SEALED_OVERHEAD
+_KEY_END = _PREFIX_LENGTH + SEALED_KEY_LENGTH  # 72
+_LEAST = _KEY_END + SEALED_OVERHEAD  # 100: an empty payload
 _MOST = _LEAST + MAX_PAYLOAD_LENGTH
 
 
 def is_compact(record: object) -> TypeGuard[bytes]:
-    """Tell whether ``record`` is meant to be compact, of whatever version: no JSON begins with a byte below 0x09."""
+    """Tell whether ``record`` is meant to be compact, of whatever version: JSON begins with no byte below 0x09, tab."""
     return isinstance(record, bytes) and b"" < record[:1] < b"\t"
 
 

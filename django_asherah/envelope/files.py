@@ -1,4 +1,4 @@
-"""The file format: a header with a data row record, and the content in chunks, each bound to its place.
+"""The file format: a header with a data row record, and the content in chunks, each bound to its number.
 
 Byte layout, version 1. It is a contract: what is stored in it must stay readable, so it may never change; another
 layout gets another version byte. ``docs/reference/file-format.md`` is the same for readers of other languages.
@@ -61,9 +61,9 @@ class Header:
         """Return the header's bytes."""
         return FILE_START + len(self.record).to_bytes(4) + self.record
 
-    def place_of(self, chunk: int) -> int:
+    def offset_of(self, number: int) -> int:
         """Return the offset of a chunk in the file."""
-        return self.length + chunk * SEALED_CHUNK_LENGTH
+        return self.length + number * SEALED_CHUNK_LENGTH
 
     def content_length(self, file_length: int) -> int:
         """Return how many bytes of content a whole file of this length has. Proves nothing: only opening it does.
@@ -112,26 +112,26 @@ def seal_chunks(stream: StreamCipher, content: Iterable[bytes]) -> Iterator[byte
         EncryptionError: it is longer than one key may seal.
     """
     held = bytearray()
-    place = 0
+    number = 0
     for piece in content:
         held += piece
         while len(held) > CHUNK_LENGTH:  # Only more content tells that a full chunk isn't the last.
-            yield stream.seal(place, bytes(held[:CHUNK_LENGTH]), last=False)
+            yield stream.seal(number, bytes(held[:CHUNK_LENGTH]), last=False)
             del held[:CHUNK_LENGTH]
-            place += 1
-            if place == MAX_CHUNKS:
+            number += 1
+            if number == MAX_CHUNKS:
                 raise EncryptionError(f"a file holds at most {MAX_CHUNKS * CHUNK_LENGTH} bytes")
-    yield stream.seal(place, bytes(held), last=True)
+    yield stream.seal(number, bytes(held), last=True)
 
 
-def open_chunk(stream: StreamCipher, place: int, sealed: bytes, *, last: bool) -> bytes:
+def open_chunk(stream: StreamCipher, number: int, sealed: bytes, *, last: bool) -> bytes:
     """Open a chunk.
 
     Raises:
-        DecryptionError: it is not the one of this place, or not the last though it should be.
+        DecryptionError: it is not the one of this number, or not the last though it should be.
         InvalidRecordError: there are more chunks than content.
     """
-    chunk = stream.open(place, sealed, last=last)
-    if place and not chunk:
+    chunk = stream.open(number, sealed, last=last)
+    if number and not chunk:
         raise InvalidRecordError("not an encrypted file: it ends in an empty chunk")
     return chunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from abc import ABC, abstractmethod
 
@@ -23,6 +24,19 @@ class ForkSafe(ABC):
     @abstractmethod
     def _make_anew(self) -> None:
         """Make the locks and connections: called once at the start, and once in every forked child."""
+
+
+class ForkSafeLock(ForkSafe):
+    """A lock that is free in every forked child, whoever held it at the fork."""
+
+    def _make_anew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
 
 
 def _renew_in_child() -> None:

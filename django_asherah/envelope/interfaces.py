@@ -72,7 +72,7 @@ class KeyCreated:
 
 @dataclass(frozen=True, slots=True)
 class StaleKeyKept:
-    """A key is due for its revoke check, but its record can't be read now; the key in hand stays in use."""
+    """A key is due for its revoke check, but its record can't be read now; the cached key stays in use."""
 
     meta: KeyMeta
     cause: Exception
@@ -99,7 +99,7 @@ class RegionFailed:
 
 @dataclass(frozen=True, slots=True)
 class KMSCalled:
-    """A region's KMS was called once, and took so many ``seconds``.
+    """One call of a region's KMS, and its duration.
 
     ``error`` is None if it answered; else AWS's error code, or the exception's class.
     """
@@ -112,7 +112,7 @@ class KMSCalled:
 
 @dataclass(frozen=True, slots=True)
 class CacheMissed:
-    """The metastore was asked for a key: it was not in hand, or due for its revoke check."""
+    """The metastore was asked for a key that was not cached, or was due for its revoke check."""
 
     key_id: str
 

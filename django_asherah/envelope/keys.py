@@ -1,38 +1,42 @@
-"""An opened key."""
+"""An opened key, and until when it may be used."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.compact import compact_prefix
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 
+BEFORE_EVERY_USE: Final = 0.0
+"""For :meth:`CryptoKey.trust_until`: a moment that is always past, so that the record is read before every use."""
+
 
 class CryptoKey:
     """An opened system key or intermediate key, held as a cipher object and never as bytes.
 
+    It alone knows until when it may be used. Moments are Unix seconds, and there are two rules:
+
+    - A check is due *at* its moment: before it (``<``) the key is used without a look at its record.
+    - A key expires *after* its last moment: exactly then (``<=``) it still takes new writes, as in Asherah's SDKs.
+
     Attributes:
         meta: the key's id and creation time.
-        record: its envelope key record as last read.
+        record: its envelope key record as last read; see :meth:`update_record`.
         cipher: seals and opens under this key.
         compact_prefix: what compact records under this key begin with.
-        check_at: Unix seconds from when the record must be read again before use; 0 means before every use,
-            which is so while the record's transaction is not committed.
-        valid_until: Unix seconds until when the key takes new writes, as last found; 0 if never looked at.
-        usable_until: Unix seconds until when new writes may use the key with no further look.
         recently_used: the cache's mark.
     """
 
     __slots__ = (
-        "check_at",
+        "_check_at",
+        "_valid_until",
+        "_writes_until",
         "cipher",
         "compact_prefix",
         "meta",
         "recently_used",
         "record",
-        "usable_until",
-        "valid_until",
     )
 
     def __init__(self, meta: KeyMeta, record: EnvelopeKeyRecord, cipher: Cipher) -> None:
@@ -40,10 +44,60 @@ class CryptoKey:
         self.record = record
         self.cipher = cipher
         self.compact_prefix = compact_prefix(meta)
-        self.check_at = 0.0
-        self.valid_until = 0.0
-        self.usable_until = 0.0
         self.recently_used = False
+        # Trusted with nothing until somebody has looked.
+        self._check_at = BEFORE_EVERY_USE
+        self._valid_until = 0.0
+        self._writes_until = 0.0
+
+    @property
+    def check_at(self) -> float:
+        """From when the record must be read again before use."""
+        return self._check_at
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the record was certain to last when it was read. Until it is, it is read before every use."""
+        return self._check_at != BEFORE_EVERY_USE
+
+    def is_trusted(self, now: float) -> bool:
+        """Tell whether the key may be used without a look at its record."""
+        return now < self._check_at
+
+    def takes_writes(self, now: float) -> bool:
+        """Tell whether new writes may use the key without a look at its record or at the key above it."""
+        return now < self._writes_until
+
+    def is_valid(self, now: float) -> bool:
+        """Tell whether the key takes new writes, as far as was last found: neither revoked nor expired."""
+        return now <= self._valid_until
+
+    def update_record(self, record: EnvelopeKeyRecord) -> bool:
+        """Take the record as it was just read, if it still holds this very key; tell whether it does.
+
+        A rolled back transaction takes a key's row away, and another key may then stand under the same id and time.
+        """
+        if record.key != self.record.key:
+            return False
+        self.record = record
+        if record.revoked:
+            self._valid_until = self._writes_until = 0.0
+        return True
+
+    def trust_until(self, check_at: float) -> None:
+        """Trust the record, which was just read, until ``check_at``; new writes wait for :meth:`allow_writes`."""
+        self._check_at = check_at
+        self._writes_until = 0.0
+
+    def allow_writes(self, valid_until: float, check_at: float) -> None:
+        """Let new writes use the key up to ``valid_until``, with no further look before ``check_at``."""
+        self._valid_until = valid_until
+        self._writes_until = min(valid_until, check_at)
+
+    def extend_trust(self, check_at: float) -> None:
+        """Go on until ``check_at`` as the key was last found, as its record can't be read now."""
+        self._check_at = check_at
+        self._writes_until = min(self._valid_until, check_at)
 
     def __repr__(self) -> str:
         return f"<CryptoKey {self.meta}>"

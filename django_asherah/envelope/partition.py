@@ -44,7 +44,7 @@ def system_key_id(service: str, product: str, suffix: str = "") -> str:
 
 
 def intermediate_key_id(partition_id: str, system_id: str) -> str:
-    """Return the id of a partition's intermediate key: ``_IK_{partition_id}_{service}_{product}``, and any suffix."""
+    """Return ``_IK_{partition_id}_{service}_{product}``, and any suffix: the id of a partition's intermediate key."""
     return f"{KeyKind.INTERMEDIATE.prefix}{partition_id}{intermediate_id_tail(system_id)}"
 
 
@@ -59,6 +59,7 @@ def partition_of(key_id: str, system_id: str) -> str | None:
     Undoes :func:`intermediate_key_id`. The id alone does not prove whose key it is: the key of partition ``p`` of
     service ``a_b`` has an id like one of partition ``p_a`` of service ``b``.
     """
+    # An id can't be parsed back, as any part may hold a "_": only to build it again tells whether the guess is right.
     partition_id = key_id.removeprefix(KeyKind.INTERMEDIATE.prefix).removesuffix(intermediate_id_tail(system_id))
     is_one = partition_id and intermediate_key_id(partition_id, system_id) == key_id
     return partition_id if is_one else None

@@ -16,9 +16,8 @@ class CryptoPolicy:
 
     Attributes:
         expire_after: a key older than this is expired: it opens old records but takes no new writes.
-        revoke_check_interval: how long a key in hand is trusted before its record is read again.
-        created_precision: a new key's ``created`` is rounded down to a multiple of this, so that
-            processes that race make one key, not many.
+        revoke_check_interval: how long a cached key is trusted before its record is read again.
+        created_precision: a new key's ``created`` is rounded down to a multiple of this.
     """
 
     expire_after: float = 90 * DAY
@@ -27,10 +26,11 @@ class CryptoPolicy:
 
     def created_at(self, now: float) -> int:
         """Return the ``created`` of a key made ``now``."""
-        # Rounding down further than a key lives would give birth to expired keys.
+        # Rounded, so that processes that race choose the same second, and one key is stored, not many. Down, as a key
+        # must not come from the future. By no more than its lifetime, which would create keys that are already expired.
         precision = max(1, int(min(self.created_precision, self.expire_after)))
         return int(now) // precision * precision
 
     def expires_at(self, created: int) -> float:
-        """Return the last moment at which a key ``created`` then takes new writes."""
+        """Return the last moment at which a key ``created`` then takes new writes; it is expired strictly after it."""
         return created + self.expire_after

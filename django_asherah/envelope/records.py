@@ -18,6 +18,7 @@ SEALED_OVERHEAD = 28
 """Bytes that AES-256-GCM adds to a plaintext: a 16-byte tag and a 12-byte nonce."""
 
 SEALED_KEY_LENGTH = 32 + SEALED_OVERHEAD
+"""Bytes of a sealed intermediate key or data row key: AES-256 keys have 32."""
 
 MAX_PAYLOAD_LENGTH = 64 * 1024 * 1024
 """Bytes. The Rust SDK refuses longer plaintexts (``asherah/src/limits.rs``)."""
@@ -31,6 +32,8 @@ MAX_KEY_ID_LENGTH = 255
 MAX_CREATED = 253_402_300_799
 """Unix seconds of 9999-12-31T23:59:59Z, the last second a SQL timestamp holds."""
 
+# What is longer is not even parsed. Base64 makes 4 characters of 3 bytes; all the rest of a record fits into 4096, even
+# if its key id is 255 pairs of \uXXXX escapes (3,060 characters).
 _MAX_ROW_TEXT = (MAX_PAYLOAD_LENGTH + SEALED_OVERHEAD) * 4 // 3 + 4096
 _MAX_KEY_TEXT = MAX_WRAPPED_KEY_LENGTH * 4 // 3 + 4096
 

@@ -46,7 +46,7 @@ class SealingReader(io.RawIOBase):
         return filled
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go back to the start, the one place to go to."""
+        """Go back to the start: nowhere else is possible."""
         if (offset, whence) != (0, io.SEEK_SET):
             raise io.UnsupportedOperation("ciphertext can only be wound back to its start")
         if not self._is_new:
@@ -67,7 +67,7 @@ class OpeningReader(io.RawIOBase):
         self._ahead = b""
         self._next = 0
         self._position = 0
-        self._place, self._chunk = -1, b""
+        self._number, self._chunk = -1, b""
         self._end: int | None = None
 
     def readable(self) -> bool:
@@ -86,9 +86,9 @@ class OpeningReader(io.RawIOBase):
         """Read at most to the end of a chunk."""
         if self._end is not None and self._position >= self._end:
             return 0
-        place, start = divmod(self._position, CHUNK_LENGTH)
-        if place != self._place:
-            self._load(place)
+        number, start = divmod(self._position, CHUNK_LENGTH)
+        if number != self._number:
+            self._load(number)
         part = self._chunk[start : start + len(buffer)]
         buffer[: len(part)] = part
         self._position += len(part)
@@ -118,18 +118,18 @@ class OpeningReader(io.RawIOBase):
             self._load(max(length - 1, 0) // CHUNK_LENGTH)
         return self._end or 0
 
-    def _load(self, place: int) -> None:
-        if place != self._next:
-            self._sealed.seek(self._header.place_of(place))
+    def _load(self, number: int) -> None:
+        if number != self._next:
+            self._sealed.seek(self._header.offset_of(number))
             self._ahead = b""
         # One byte more than the chunk tells whether it is the last.
         sealed = self._ahead + read_fully(self._sealed, SEALED_CHUNK_LENGTH + 1 - len(self._ahead))
         last = len(sealed) <= SEALED_CHUNK_LENGTH
         self._ahead = sealed[SEALED_CHUNK_LENGTH:]
-        chunk = at_file(self._name, lambda: open_chunk(self._stream, place, sealed[:SEALED_CHUNK_LENGTH], last=last))
-        self._place, self._next, self._chunk = place, place + 1, chunk
+        chunk = at_file(self._name, lambda: open_chunk(self._stream, number, sealed[:SEALED_CHUNK_LENGTH], last=last))
+        self._number, self._next, self._chunk = number, number + 1, chunk
         if last:
-            self._end = place * CHUNK_LENGTH + len(chunk)
+            self._end = number * CHUNK_LENGTH + len(chunk)
 
 
 def at_file(name: str, work: Callable[[], T]) -> T:

@@ -38,7 +38,7 @@ def test_the_first_write_makes_both_keys_and_says_so(world: World) -> None:
     assert world.metastore.records[IK].parent_key_meta == SK
 
 
-def test_a_question_to_the_metastore_is_told_and_a_key_in_hand_is_not(world: World) -> None:
+def test_a_question_to_the_metastore_is_told_and_a_cached_key_is_not(world: World) -> None:
     session = world.factory.get_session("p")
     text = session.encrypt(b"x")
     world.events.clear()
@@ -240,7 +240,7 @@ class TestRotate:
 class TestOutOfReach:
     """The metastore or the KMS is down when a key is due for its check."""
 
-    def test_a_key_in_hand_goes_on_with_a_warning_and_an_event(
+    def test_a_cached_key_goes_on_with_a_warning_and_an_event(
         self, world: World, caplog: pytest.LogCaptureFixture
     ) -> None:
         session = world.factory.get_session("p")
@@ -270,6 +270,40 @@ class TestOutOfReach:
         session.decrypt(text)
         assert world.taken_calls() == {"load": 1}
 
+    @pytest.mark.parametrize(("interval", "trusted_for"), [(3600, 60), (61, 60), (59, 59), (5, 5)])
+    def test_the_metastore_is_asked_again_after_a_minute_or_the_check_interval_whichever_is_shorter(
+        self, interval: int, trusted_for: int
+    ) -> None:
+        world = World(policy=CryptoPolicy(revoke_check_interval=interval))
+        session = world.factory.get_session("p")
+        text = session.encrypt(b"x")
+        world.metastore.down = True
+        world.clock.now = failed = START + interval
+        session.decrypt(text)
+        world.taken_calls()
+        world.clock.now = failed + trusted_for - 0.5
+        session.decrypt(text)
+        session.encrypt(b"y")
+        assert world.taken_calls() == {}
+        world.clock.now = failed + trusted_for
+        session.decrypt(text)
+        assert world.taken_calls() == {"load": 1}
+        world.clock.now += trusted_for
+        session.encrypt(b"y")
+        assert world.taken_calls() == {"load_latest": 1}
+
+    def test_a_revocation_that_a_read_has_noticed_keeps_new_writes_out(self, world: World) -> None:
+        session = world.factory.get_session("p")
+        text = session.encrypt(b"x")
+        world.metastore.revoke(IK)
+        world.clock.now = START + 3600
+        session.decrypt(text)
+        world.metastore.down = True
+        world.clock.now = START + 7200
+        assert session.decrypt(text) == b"x"
+        with pytest.raises(MetastoreError):
+            session.encrypt(b"y")
+
     def test_new_writes_go_on_until_the_key_expires(self, world: World) -> None:
         session = world.factory.get_session("p")
         text = session.encrypt(b"x")
@@ -281,7 +315,7 @@ class TestOutOfReach:
             session.encrypt(b"y")
         assert session.decrypt(text) == b"x"
 
-    def test_a_key_not_in_hand_is_an_error(self, world: World) -> None:
+    def test_a_key_that_is_not_cached_is_an_error(self, world: World) -> None:
         text = world.factory.get_session("p").encrypt(b"x")
         world.metastore.down = True
         with pytest.raises(MetastoreError):

@@ -11,7 +11,7 @@ from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import DecryptionError, KeyNotFoundError, KMSError, MetastoreError
 from tests.envelope.fakes import SK_ID, START, World
 
-PARTITIONS = [f"tenant-{place}" for place in range(20)]
+PARTITIONS = [f"tenant-{number}" for number in range(20)]
 SK = KeyMeta(SK_ID, START)
 
 

@@ -64,9 +64,8 @@ def hold(ring: KeyRing, meta: KeyMeta, record: EnvelopeKeyRecord, raw: bytes, st
         ),
         Cipher(raw),
     )
-    key.check_at = LATER + 3600
-    key.valid_until = 0.0 if revoked else valid_until
-    key.usable_until = min(key.valid_until, key.check_at)
+    key.trust_until(LATER + 3600)
+    key.allow_writes(0.0 if revoked else valid_until, LATER + 3600)
     ring.cache.put(key)
     ring.cache.make_current(key)
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from django_asherah.envelope.partition import Partition, system_key_id
+from django_asherah.envelope.partition import (
+    KeyKind,
+    Partition,
+    intermediate_id_tail,
+    intermediate_key_id,
+    kind_of,
+    partition_of,
+    system_key_id,
+)
 from django_asherah.exceptions import EncryptionError
 
 
@@ -53,3 +61,64 @@ def test_the_longest_partition_fits() -> None:
 def test_names_that_other_sdks_cant_read_are_refused(name: Any, place: str) -> None:
     with pytest.raises(EncryptionError, match=f"^{place}"):
         Partition("p", **({"service": "s", "product": "p"} | {place: name}))
+
+
+@pytest.mark.parametrize("name", ["service", "product", "key suffix"])
+def test_a_name_that_other_sdks_cant_read_is_named(name: str) -> None:
+    names = {"service": "s", "product": "p", "suffix": ""} | {name.removeprefix("key "): "a b"}
+    with pytest.raises(EncryptionError, match=f"^{name} 'a b' must consist of letters"):
+        Partition("p", **names)
+
+
+@pytest.mark.parametrize(
+    ("key_id", "kind"),
+    [
+        ("_SK_svc_prod", KeyKind.SYSTEM),
+        ("_IK_p_svc_prod", KeyKind.INTERMEDIATE),
+        ("__asherah_internal_config_drift_guard_v1__:x", None),
+        ("SK_svc_prod", None),
+        ("x_IK_p_svc_prod", None),
+        ("", None),
+    ],
+)
+def test_an_id_tells_what_kind_of_key_it_names(key_id: str, kind: KeyKind | None) -> None:
+    assert kind_of(key_id) is kind
+
+
+def test_a_kind_has_a_name_and_a_prefix() -> None:
+    assert [(kind.value, kind.prefix) for kind in KeyKind] == [("system", "_SK_"), ("intermediate", "_IK_")]
+
+
+def test_all_intermediate_keys_under_a_system_key_end_the_same() -> None:
+    assert intermediate_id_tail("_SK_svc_prod_us-west-2") == "_svc_prod_us-west-2"
+    assert intermediate_key_id("p", "_SK_svc_prod") == "_IK_p_svc_prod"
+
+
+@pytest.mark.parametrize("partition", ["p", "tenant-7", "a_b", "_", "_IK_", "_svc_prod", "x_svc_prod", "王"])
+@pytest.mark.parametrize("suffix", ["", "us-west-2"])
+def test_an_id_gives_its_partition_back(partition: str, suffix: str) -> None:
+    key_id = Partition(partition, "svc", "prod", suffix).intermediate_key_id
+    assert partition_of(key_id, system_key_id("svc", "prod", suffix)) == partition
+
+
+@pytest.mark.parametrize(
+    "key_id",
+    [
+        "_IK__svc_prod",
+        "_IK_p_svc_other",
+        "_IK_p",
+        "p_svc_prod",
+        "_SK_svc_prod",
+        "_IK_svc_prod",
+        "_IK_p_svc_prod_",
+        "",
+        "p",
+    ],
+)
+def test_an_id_of_another_service_or_kind_gives_none(key_id: str) -> None:
+    assert partition_of(key_id, "_SK_svc_prod") is None
+
+
+def test_one_id_may_be_two_partitions_of_two_services() -> None:
+    assert partition_of("_IK_p_a_b_prod", "_SK_a_b_prod") == "p"
+    assert partition_of("_IK_p_a_b_prod", "_SK_b_prod") == "p_a"

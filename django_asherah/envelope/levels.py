@@ -1,0 +1,68 @@
+"""The two levels of the hierarchy: what opens and seals the keys of each."""
+
+from __future__ import annotations
+
+from django_asherah.envelope.interfaces import KeyManagementService
+from django_asherah.envelope.keyring import Collaborators, KeyRing
+from django_asherah.envelope.keys import CryptoKey
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
+from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, KeyNotFoundError
+
+
+class SystemKeys(KeyRing):
+    """System keys, wrapped by the KMS."""
+
+    def __init__(self, collaborators: Collaborators, kms: KeyManagementService) -> None:
+        super().__init__(collaborators)
+        self._kms = kms
+
+    def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
+        try:
+            return self._kms.decrypt_key(record.key)
+        except AsherahError as exc:
+            exc.at(f"system key {meta}")
+            raise
+
+    def _seal(self, raw: bytearray, created: int) -> EnvelopeKeyRecord:
+        return EnvelopeKeyRecord(created=created, key=self._kms.encrypt_key(raw))
+
+
+class IntermediateKeys(KeyRing):
+    """Intermediate keys, one per partition, sealed by system keys."""
+
+    # A system key that can't be opened is never replaced so: its KMS may be back in a minute.
+    _replaced_when = (KeyNotFoundError, DecryptionError)
+
+    def __init__(self, collaborators: Collaborators, system_keys: SystemKeys, system_key_id: str) -> None:
+        super().__init__(collaborators)
+        self._system_keys = system_keys
+        self._system_key_id = system_key_id
+
+    def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
+        try:
+            # The system key that the record names, which need not be the current one.
+            return self._parent(record).cipher.open_key(record.key)
+        except AsherahError as exc:
+            exc.at(f"intermediate key {meta}")
+            raise
+
+    def _seal(self, raw: bytearray, created: int) -> EnvelopeKeyRecord:
+        system_key = self._system_keys.current(self._system_key_id)
+        return EnvelopeKeyRecord(created=created, key=system_key.cipher.seal(raw), parent_key_meta=system_key.meta)
+
+    def _openable(self, records: dict[KeyMeta, EnvelopeKeyRecord]) -> dict[KeyMeta, EnvelopeKeyRecord]:
+        parents = {meta: parent for meta, record in records.items() if (parent := record.parent_key_meta)}
+        self._system_keys.load_many(parents.values())
+        # A KMS that is down was asked once per system key, and is not asked again for each key below it.
+        return {meta: records[meta] for meta, parent in parents.items() if self._system_keys.cache.get(parent)}
+
+    def validity(self, key: CryptoKey) -> tuple[float, float]:
+        """Return the same as for any key, and never more than the system key above it has."""
+        own = super().validity(key)
+        above = self._system_keys.validity(self._parent(key.record))
+        return min(own[0], above[0]), min(own[1], above[1])
+
+    def _parent(self, record: EnvelopeKeyRecord) -> CryptoKey:
+        if record.parent_key_meta is None:
+            raise InvalidRecordError("its record names no system key")
+        return self._system_keys.exact(record.parent_key_meta)
