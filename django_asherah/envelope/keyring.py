@@ -230,7 +230,6 @@ class KeyRing(ABC):
         return record is not None and not record.revoked
 
     def _trust_a_little_longer(self, held: CryptoKey, now: float, cause: Exception) -> CryptoKey:
-        logger.warning("key %s is due for its revoke check, which failed; it stays in use: %s", held.meta, cause)
         held.extend_trust(now + min(RETRY_AFTER, self._policy.revoke_check_interval))
         self._notify(StaleKeyKept(held.meta, cause))
         return held
