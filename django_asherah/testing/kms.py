@@ -11,17 +11,17 @@ from django_asherah.envelope.aead import KEY_LENGTH, Cipher
 
 
 class FakeKMS:
-    """AWS KMS in several regions, in memory: a master key each, and a switch for each.
+    """AWS KMS in several regions, in memory: each has a master key, and can be switched off.
 
-    It stands in for ``boto3.Session``, so that all that is above it is the real thing: fail-over, the key records,
-    signals, and ``asherah_status``, ``asherah_verify`` and ``asherah_rewrap``. The keys end with the object.
+    It stands in for ``boto3.Session``, so everything above it is real: fail-over, key records, signals,
+    ``asherah_status``, ``asherah_verify`` and ``asherah_rewrap``. The master keys last as long as the object.
 
     Args:
         regions: their names; the first is the preferred one.
 
     Attributes:
         arns: maps each region to its master key's ARN.
-        calls: how often each (region, operation) was asked for, what failed included.
+        calls: how often each (region, operation) was called, failed calls included.
     """
 
     def __init__(self, *regions: str) -> None:
@@ -33,7 +33,7 @@ class FakeKMS:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The entries of ``settings.ASHERAH`` that put it to use."""
+        """The entries of ``settings.ASHERAH`` that select it."""
         return {
             "KMS": "aws",
             "KMS_OPTIONS": {"session": self},
@@ -42,7 +42,7 @@ class FakeKMS:
         }
 
     def switch_off(self, *regions: str) -> None:
-        """Let every call to these regions (all if none is named) fail, as when the network does.
+        """Make every call to these regions (all if none is named) fail, as if the network were down.
 
         Raises:
             KeyError: there is no such region.
@@ -50,7 +50,7 @@ class FakeKMS:
         self._off |= {name for name in regions or self.arns if self.arns[name]}
 
     def switch_on(self, *regions: str) -> None:
-        """Let these regions (all if none is named) answer again."""
+        """Make these regions (all if none is named) answer again."""
         self._off -= set(regions or self.arns)
 
     def client(self, service_name: str, *, region_name: str, **options: Any) -> _Client:
@@ -67,7 +67,7 @@ class FakeKMS:
 
 
 class _Client:
-    """The part of boto3's KMS client that is in use."""
+    """The part of boto3's KMS client that ``AwsMasterKey`` uses."""
 
     def __init__(self, arn: str, master: Cipher, called: Callable[[str], None]) -> None:
         self._arn = arn

@@ -14,14 +14,14 @@ from django_asherah.testing.kms import FakeKMS
 
 
 def override_asherah(kms: FakeKMS | None = None, **settings: Any) -> override_settings:
-    """Put an engine of its own, with keys in memory, in the place of ``settings.ASHERAH``.
+    """Replace ``settings.ASHERAH`` with an engine that keeps its keys in memory.
 
-    A context manager, and a decorator of functions, methods, coroutines and Django's test case classes. Nothing of the
-    project's own ``ASHERAH`` is kept, and no network and no table is touched. Each has keys of its own, which last as
+    A context manager, and a decorator for functions, methods, coroutines and Django's test case classes. Nothing of the
+    project's own ``ASHERAH`` is kept, and no network or table is touched. Each override has its own keys, which last as
     long as it does: what was encrypted outside can't be opened inside, nor the other way round.
 
     Args:
-        kms: wraps the system keys in place of a static key, in regions that the test can switch off.
+        kms: wraps the system keys instead of a static key, in regions that the test can switch off.
         settings: entries of ``ASHERAH`` to add or replace, for example ``PARTITION``, or ``METASTORE="database"`` where
             a test looks at the key table.
     """
@@ -31,7 +31,7 @@ def override_asherah(kms: FakeKMS | None = None, **settings: Any) -> override_se
     else:
         asherah |= kms.settings
     if "METASTORE" not in settings:
-        # One for good: an override within this one makes the engine anew, and "memory" would begin empty then.
+        # The same object throughout: a nested override makes a new engine, whose "memory" would begin empty.
         options = {"metastore": MemoryMetastore()}
         asherah |= {"METASTORE": f"{__name__}.metastore_of", "METASTORE_OPTIONS": options}
     return override_settings(ASHERAH=asherah | settings)
