@@ -23,6 +23,7 @@ from opentelemetry import metrics
 
 from django_asherah import engine, signals
 from django_asherah.envelope.aead import StreamCipher
+from django_asherah.envelope.partition import kind_of
 from django_asherah.envelope.session import Session
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -56,8 +57,7 @@ class _Meters:
     def on_cache_missed(self, *, key_id: str, **kwargs: Any) -> None:
         """Record a query of the metastore."""
         self._local.missed = True
-        level = "system" if key_id.startswith("_SK_") else "intermediate"
-        self._lookups.add(1, {"level": level, "outcome": "miss"})
+        self._lookups.add(1, {"level": str(kind_of(key_id)), "outcome": "miss"})
 
     @contextmanager
     def operation(self, name: str) -> Iterator[None]:

@@ -87,6 +87,25 @@ def create_key(client: Any) -> str:
 
 
 @contextmanager
+def dynamodb_table(server: MotoRegion) -> Iterator[Any]:
+    """Make the key table as the official SDKs lay it out; give a client of its server."""
+    client = server.make_client("dynamodb")
+    client.create_table(
+        TableName="EncryptionKey",
+        KeySchema=[{"AttributeName": "Id", "KeyType": "HASH"}, {"AttributeName": "Created", "KeyType": "RANGE"}],
+        AttributeDefinitions=[
+            {"AttributeName": "Id", "AttributeType": "S"},
+            {"AttributeName": "Created", "AttributeType": "N"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    try:
+        yield client
+    finally:
+        client.delete_table(TableName="EncryptionKey")
+
+
+@contextmanager
 def moto_region(region: str) -> Iterator[MotoRegion]:
     """Run one region's KMS for the length of the block."""
     server = MotoRegion(region)

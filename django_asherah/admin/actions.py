@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin import ModelAdmin
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from django_asherah.admin import cells
 from django_asherah.admin.overview import get_overview
-from django_asherah.admin.rows import Rows, describe_rows, described, key_rows, read_row, that_may_be_under
+from django_asherah.admin.pages import render_page
+from django_asherah.admin.rows import attach_infos, info_of, key_rows, read_row
+from django_asherah.envelope.partition import KeyKind
 from django_asherah.exceptions import AsherahError
 from django_asherah.lifecycle import KeyInfo, revoke, verify_key
 from django_asherah.models import EncryptionKey
-
-if TYPE_CHECKING:
-    from django_asherah.admin.keys import EncryptionKeyAdmin
 
 Chosen = tuple[EncryptionKey, KeyInfo]
 
@@ -26,7 +27,7 @@ MOST_COUNTED = 1000
 
 
 @admin.action(description="Verify in every region", permissions=["verify"])
-def verify_keys(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset: Rows) -> None:
+def verify_keys(model_admin: ModelAdmin[Any], request: HttpRequest, queryset: QuerySet[Any, Any]) -> None:
     """Unwrap the keys in every region, and say what failed."""
     for row, key in _chosen(model_admin, request, queryset):
         if not key.ours:
@@ -44,7 +45,9 @@ def verify_keys(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset:
 
 
 @admin.action(description="Revoke…", permissions=["revoke"])
-def revoke_keys(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset: Rows) -> HttpResponse | None:
+def revoke_keys(
+    model_admin: ModelAdmin[Any], request: HttpRequest, queryset: QuerySet[Any, Any]
+) -> HttpResponse | None:
     """Ask, and then withdraw the keys from new writes."""
     chosen = _chosen(model_admin, request, queryset)
     if not chosen:
@@ -56,7 +59,7 @@ def revoke_keys(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset:
     return None
 
 
-def _chosen(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset: Rows) -> list[Chosen]:
+def _chosen(model_admin: ModelAdmin[Any], request: HttpRequest, queryset: QuerySet[Any, Any]) -> list[Chosen]:
     rows = list(queryset[: MOST_AT_ONCE + 1])
     if len(rows) > MOST_AT_ONCE:
         model_admin.message_user(
@@ -65,14 +68,14 @@ def _chosen(model_admin: EncryptionKeyAdmin, request: HttpRequest, queryset: Row
             messages.ERROR,
         )
         return []
-    describe_rows(get_overview(request).context, rows)
+    attach_infos(get_overview(request).context, rows)
     keys = []
     for row in rows:
-        what = described(row)
-        if what.info is None:
-            model_admin.message_user(request, f"{row} can't be read: {what.problem}", messages.ERROR)
+        info = info_of(row)
+        if info.key is None:
+            model_admin.message_user(request, f"{row} can't be read: {info.problem}", messages.ERROR)
         else:
-            keys.append((row, what.info))
+            keys.append((row, info.key))
     return keys
 
 
@@ -81,9 +84,10 @@ def _where(request: HttpRequest) -> str:
     return f" in {', '.join(regions)}" if regions else ""
 
 
-def _confirmation(model_admin: EncryptionKeyAdmin, request: HttpRequest, chosen: list[Chosen]) -> HttpResponse:
+def _confirmation(model_admin: ModelAdmin[Any], request: HttpRequest, chosen: list[Chosen]) -> HttpResponse:
     interval = get_overview(request).context.factory.policy.revoke_check_interval
-    return model_admin.page(
+    return render_page(
+        model_admin,
         request,
         "revoke_confirmation",
         title="Are you sure?",
@@ -91,9 +95,9 @@ def _confirmation(model_admin: EncryptionKeyAdmin, request: HttpRequest, chosen:
             {
                 "row": row,
                 "key": key,
-                "state": cells.state_badge(described(row)),
-                "partition": cells.partition(described(row)),
-                "below": _count_below(request, key),
+                "state": cells.state_badge(info_of(row)),
+                "partition": cells.partition(info_of(row)),
+                "children": _count_children(request, key),
             }
             for row, key in chosen
         ],
@@ -101,19 +105,19 @@ def _confirmation(model_admin: EncryptionKeyAdmin, request: HttpRequest, chosen:
     )
 
 
-def _count_below(request: HttpRequest, key: KeyInfo) -> str:
-    if key.kind != "system":
+def _count_children(request: HttpRequest, key: KeyInfo) -> str:
+    if key.kind is not KeyKind.SYSTEM:
         return ""
     context = get_overview(request).context
-    rows = that_may_be_under(key_rows(context.table.alias), key.meta)[: MOST_COUNTED + 1]
-    infos = [read_row(context, row, is_newest=True) for row in rows]
-    count = sum(isinstance(info, KeyInfo) and info.parent == key.meta for info in infos)
+    rows = key_rows(context).candidate_children(key.meta)[: MOST_COUNTED + 1]
+    candidates = [read_row(context, row, is_newest=True) for row in rows]
+    count = sum(isinstance(each, KeyInfo) and each.parent == key.meta for each in candidates)
     if count > MOST_COUNTED:
         return f"more than {MOST_COUNTED} intermediate keys"
     return "1 intermediate key" if count == 1 else f"{count} intermediate keys"
 
 
-def _revoke(model_admin: EncryptionKeyAdmin, request: HttpRequest, row: EncryptionKey, key: KeyInfo) -> None:
+def _revoke(model_admin: ModelAdmin[Any], request: HttpRequest, row: EncryptionKey, key: KeyInfo) -> None:
     try:
         report = revoke(key.meta.key_id, key.meta.created)
     except AsherahError as exc:

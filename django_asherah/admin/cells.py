@@ -8,7 +8,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import template_localtime  # type: ignore[attr-defined]
 
-from django_asherah.admin.rows import Described
+from django_asherah.admin.rows import RowInfo
 from django_asherah.lifecycle.regions import RegionCopy, RegionFit
 
 NONE = "—"
@@ -25,9 +25,9 @@ def badge(word: str) -> SafeString:
     return format_html('<span class="asherah-badge asherah-{}">{}</span>', word, word)
 
 
-def state_badge(row: Described) -> SafeString:
+def state_badge(info: RowInfo) -> SafeString:
     """Return the badge of a row's state."""
-    return badge(row.info.state.value if row.info else "unreadable")
+    return badge(info.state)
 
 
 def region_chip(copy: RegionCopy) -> SafeString:
@@ -38,9 +38,9 @@ def region_chip(copy: RegionCopy) -> SafeString:
     return format_html('<span class="asherah-region asherah-{}">{}{}</span>', kind, copy.region, text)
 
 
-def regions(row: Described) -> SafeString | str:
+def regions(info: RowInfo) -> SafeString | str:
     """Return the regions of a system key."""
-    copies = row.info.copies if row.info else ()
+    copies = info.key.copies if info.key else ()
     return format_html_join(" ", "{}", ((region_chip(copy),) for copy in copies)) or NONE
 
 
@@ -52,8 +52,8 @@ def moment(second: float) -> SafeString:
     )
 
 
-def partition(row: Described) -> SafeString | str:
+def partition(info: RowInfo) -> SafeString | str:
     """Return whose key it is, if it is anybody's."""
-    if row.info is not None and not row.info.ours:
+    if info.key is not None and not info.key.ours:
         return SafeString("<em>another service</em>")
-    return (row.info and row.info.partition) or NONE
+    return (info.key and info.key.partition) or NONE

@@ -10,7 +10,7 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest
 
 from django_asherah.admin.overview import get_overview
-from django_asherah.admin.rows import describe_rows
+from django_asherah.admin.rows import attach_infos
 
 MOST_PAGES = 100_000
 
@@ -33,7 +33,7 @@ class KeyChangeList(ChangeList):
         self.show_admin_actions = bool(self.result_list)
         self.can_show_all = self.multi_page = False
         self.paginator = Paginator(self.result_list, self.list_per_page)
-        describe_rows(get_overview(request).context, self.result_list)
+        attach_infos(get_overview(request).context, self.result_list)
 
     @property
     def previous_url(self) -> str:

@@ -84,7 +84,7 @@ class _Mark(forms.Widget):
 
 
 class _UnreadableField(forms.Field):
-    """Shows that there is a value, and hands it on untouched."""
+    """Shows that there is a value, and passes it on untouched."""
 
     widget = _Mark
 
@@ -96,7 +96,7 @@ class _UnreadableField(forms.Field):
 
 
 class _GuardedForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Keeps its hands off what could not be opened."""
+    """Leaves values that could not be opened untouched."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

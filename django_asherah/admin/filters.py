@@ -8,7 +8,8 @@ from django.contrib.admin import ModelAdmin, SimpleListFilter
 from django.http import HttpRequest
 
 from django_asherah.admin.overview import get_overview
-from django_asherah.admin.rows import PREFIXES, Rows, in_state, of_kind
+from django_asherah.admin.rows import KeyRows
+from django_asherah.envelope.partition import KeyKind
 from django_asherah.lifecycle import KeyState
 
 _WITHOUT = "without "
@@ -21,12 +22,14 @@ class KindFilter(SimpleListFilter):
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        """Return both kinds."""
-        return [(kind, kind) for kind in PREFIXES]
+        """Return every kind."""
+        return [(kind.value, kind.value) for kind in KeyKind]
 
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+    def queryset(self, request: HttpRequest, queryset: Any) -> KeyRows:
         """Filter."""
-        return of_kind(queryset, self.value() or "") if self.value() in PREFIXES else queryset
+        value = self.value()
+        rows: KeyRows = queryset
+        return rows.of_kind(KeyKind(value)) if value in list(KeyKind) else rows
 
 
 class StateFilter(SimpleListFilter):
@@ -39,12 +42,11 @@ class StateFilter(SimpleListFilter):
         """Return every state."""
         return [(state.value, state.value) for state in KeyState]
 
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+    def queryset(self, request: HttpRequest, queryset: Any) -> KeyRows:
         """Filter."""
+        rows: KeyRows = queryset
         value = self.value()
-        if value not in list(KeyState):
-            return queryset
-        return in_state(queryset, KeyState(value), get_overview(request).context)
+        return rows.in_state(KeyState(value), get_overview(request).context) if value in list(KeyState) else rows
 
 
 class RegionFilter(SimpleListFilter):
@@ -65,11 +67,12 @@ class RegionFilter(SimpleListFilter):
         names = [*configured, *sorted(met - configured.keys())]
         return [(name, name) for name in names] + [(_WITHOUT + name, _WITHOUT + name) for name in configured]
 
-    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+    def queryset(self, request: HttpRequest, queryset: Any) -> KeyRows:
         """Filter."""
+        rows: KeyRows = queryset
         value = self.value()
         if not value:
-            return queryset
+            return rows
         region, wanted = value.removeprefix(_WITHOUT), not value.startswith(_WITHOUT)
         keys = get_overview(request).system_keys
-        return queryset.filter(pk__in=[pk for pk, key in keys if (region in key.regions) is wanted])
+        return rows.filter(pk__in=[pk for pk, key in keys if (region in key.regions) is wanted])

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, cast
 
-from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.timesince import timesince
 
 from django_asherah.admin.cells import moment
-from django_asherah.admin.rows import in_state, key_rows, of_kind, read_row
+from django_asherah.admin.rows import key_rows, read_row
+from django_asherah.envelope.partition import KeyKind
 from django_asherah.kms.health import LastAnswer
 from django_asherah.kms.regional import RegionalKMS
 from django_asherah.lifecycle import KeyInfo, KeyState
@@ -47,14 +47,14 @@ class Overview:
     @cached_property
     def system_keys(self) -> list[tuple[int, KeyInfo]]:
         """The readable system keys with their rows' primary keys, the newest first."""
-        rows = of_kind(key_rows(self.context.table.alias), "system").order_by("-created")[:MOST_SYSTEM_KEYS]
+        rows = key_rows(self.context).of_kind(KeyKind.SYSTEM).order_by("-created")[:MOST_SYSTEM_KEYS]
         seen: set[str] = set()
         keys = []
         for row in rows:
-            info = read_row(self.context, row, is_newest=row.key_id not in seen)
+            key = read_row(self.context, row, is_newest=row.key_id not in seen)
             seen.add(row.key_id)
-            if isinstance(info, KeyInfo):
-                keys.append((row.pk, info))
+            if isinstance(key, KeyInfo):
+                keys.append((row.pk, key))
         return keys
 
     @property
@@ -65,11 +65,10 @@ class Overview:
     @cached_property
     def next_to_expire(self) -> tuple[int, KeyInfo] | None:
         """Our own key that is the next to take no more writes."""
-        factory, rows = self.context.factory, key_rows(self.context.table.alias)
-        ours = Q(key_id=factory.system_key_id) | Q(prefix="_IK_", key_id__endswith=self.context.intermediate_id_tail)
-        row = in_state(rows.filter(ours), KeyState.CURRENT, self.context).order_by("created").first()
-        info = row and read_row(self.context, row, is_newest=True)
-        return (row.pk, info) if row and isinstance(info, KeyInfo) else None
+        rows = key_rows(self.context).ours(self.context).in_state(KeyState.CURRENT, self.context)
+        row = rows.order_by("created").first()
+        key = row and read_row(self.context, row, is_newest=True)
+        return (row.pk, key) if row and isinstance(key, KeyInfo) else None
 
     @property
     def regions(self) -> list[RegionNow]:
@@ -77,8 +76,8 @@ class Overview:
         configured, kms = self.context.regions or {}, self.context.factory.kms
         answers = kms.last_answers() if isinstance(kms, RegionalKMS) else {}
         return [
-            RegionNow(region, is_preferred=not place, answer=answers.get(region))
-            for place, region in enumerate(configured)
+            RegionNow(region, is_preferred=not number, answer=answers.get(region))
+            for number, region in enumerate(configured)
         ]
 
     def _age(self, key: KeyInfo) -> str:
@@ -110,7 +109,7 @@ def get_overview(request: HttpRequest) -> Overview:
 
     Raises:
         ImproperlyConfigured: the settings are wrong.
-        MetastoreError: the keys are not in a Django database.
+        MetastoreError: the metastore can't list its keys.
     """
     holder = cast(Any, request)
     if not hasattr(holder, "asherah_overview"):

@@ -8,132 +8,150 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from math import ceil
-from typing import Any, cast
-from zoneinfo import ZoneInfo
+from functools import reduce
+from operator import or_
+from typing import Any, Self, cast
 
-from django.conf import settings
 from django.db import connections
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet, TextField
+from django.db.models import BooleanField, Exists, Max, OuterRef, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Left
 
+from django_asherah.envelope.partition import KeyKind, intermediate_id_tail
 from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import InvalidRecordError
+from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.lifecycle import KeyInfo, KeyState
 from django_asherah.lifecycle.context import Context
-from django_asherah.lifecycle.keys import describe
-from django_asherah.metastores.table import record_text, text_of
+from django_asherah.lifecycle.keys import key_info
+from django_asherah.metastores.database import DatabaseMetastore
+from django_asherah.metastores.key_table import KeyRow
+from django_asherah.metastores.sql import child_pattern, created_value, may_be_child, record_text
 from django_asherah.models import EncryptionKey
-
-Rows = QuerySet[Any, Any]  # of EncryptionKey, with names of its own besides the fields
-
-PREFIXES = {"system": "_SK_", "intermediate": "_IK_"}
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class RowInfo:
     """What a row is.
 
     Attributes:
-        info: the key; None if its record can't be read.
+        key: the key; None if its record can't be read.
         problem: why not.
         parent_pk: the row of its parent; None if it has none, or if that is missing.
     """
 
-    info: KeyInfo | None
+    key: KeyInfo | None
     problem: str = ""
     parent_pk: int | None = None
 
+    @property
+    def state(self) -> str:
+        """The state of the key, or that it can't be read."""
+        return self.key.state.value if self.key else "unreadable"
 
-def key_rows(alias: str) -> Rows:
-    """Return the rows that are keys. Their record is in ``record_text``, and ``key_record`` is never read."""
+
+class KeyRows(QuerySet[Any, Any]):
+    """Rows of ``EncryptionKey``, with names of their own besides the fields."""
+
+    def of_kind(self, kind: KeyKind) -> Self:
+        """Return the keys of one kind."""
+        return self.filter(_is_of_kind(kind))
+
+    def ours(self, context: Context) -> Self:
+        """Return the keys of the configured service, product and suffix."""
+        system_id = context.factory.system_key_id
+        is_intermediate = _is_of_kind(KeyKind.INTERMEDIATE) & Q(key_id__endswith=intermediate_id_tail(system_id))
+        return self.filter(Q(key_id=system_id) | is_intermediate)
+
+    def in_state(self, state: KeyState, context: Context) -> Self:
+        """Return the keys in one state, by the rule of :class:`KeyState`."""
+        # Quotes inside a JSON string are escaped, so no value can look like this. SDKs write no space, jsonb one.
+        is_revoked = Q(text__contains='"Revoked":true') | Q(text__contains='"Revoked": true')
+        if state is KeyState.REVOKED:
+            return self.filter(is_revoked)
+        rows, first_unexpired = self.exclude(is_revoked), created_value(connections[self.db], context.first_unexpired())
+        if state is KeyState.EXPIRED:
+            return rows.filter(created__lt=first_unexpired)
+        newer = EncryptionKey.objects.filter(key_id=OuterRef("key_id"), created__gt=OuterRef("created"))
+        has_newer = Exists(newer) if state is KeyState.SUPERSEDED else ~Exists(newer)
+        return rows.filter(has_newer, created__gte=first_unexpired)
+
+    def candidate_children(self, parent: KeyMeta) -> Self:
+        """Return the intermediate keys under ``parent``, and perhaps some more."""
+        condition: Any = RawSQL(  # noqa: S611 - the value is a parameter
+            may_be_child(connections[self.db].vendor), [child_pattern(parent)], output_field=BooleanField()
+        )
+        return self.of_kind(KeyKind.INTERMEDIATE).filter(condition)
+
+
+def key_rows(context: Context) -> KeyRows:
+    """Return the rows that are keys. Their record is in ``record_text``, and ``key_record`` is never read.
+
+    Raises:
+        MetastoreError: the keys are not in a Django database.
+    """
+    alias = _alias_of(context)
     record: Any = RawSQL(record_text(connections[alias].vendor), [], output_field=TextField())  # noqa: S611 - no values
-    rows: Rows = EncryptionKey.objects.using(alias).defer("key_record").annotate(record_text=record)
-    rows = rows.alias(prefix=Left("key_id", 4), text=Cast("key_record", TextField()))
-    return rows.filter(prefix__in=PREFIXES.values())
+    rows: KeyRows = KeyRows(EncryptionKey, using=alias).defer("key_record").annotate(record_text=record)
+    prefixes = {_prefix_name(kind): Left("key_id", len(kind.prefix)) for kind in KeyKind}
+    rows = rows.alias(text=Cast("key_record", TextField()), **prefixes)
+    return rows.filter(reduce(or_, map(_is_of_kind, KeyKind)))
 
 
-def of_kind(rows: Rows, kind: str) -> Rows:
-    """Return the ``system`` or the ``intermediate`` keys among ``rows``."""
-    return rows.filter(prefix=PREFIXES[kind])
+def _alias_of(context: Context) -> str:
+    metastore = context.factory.metastore
+    if not isinstance(metastore, DatabaseMetastore):
+        raise MetastoreError(
+            "the admin shows keys that are in a Django database (ASHERAH['METASTORE'] = 'database'), "
+            f"not in {type(metastore).__name__}"
+        )
+    return metastore.alias
 
 
-def in_state(rows: Rows, state: KeyState, context: Context) -> Rows:
-    """Return those of ``rows`` that are in a state."""
-    # Quotes inside a JSON string are escaped, so no value can look like this. SDKs write no space, jsonb one.
-    is_revoked = Q(text__contains='"Revoked":true') | Q(text__contains='"Revoked": true')
-    if state is KeyState.REVOKED:
-        return rows.filter(is_revoked)
-    factory = context.factory
-    first_fresh = as_column(rows.db, ceil(factory.clock() - factory.policy.expire_after))
-    rows = rows.exclude(is_revoked)
-    if state is KeyState.EXPIRED:
-        return rows.filter(created__lt=first_fresh)
-    newer = EncryptionKey.objects.filter(key_id=OuterRef("key_id"), created__gt=OuterRef("created"))
-    has_newer = Exists(newer) if state is KeyState.SUPERSEDED else ~Exists(newer)
-    return rows.filter(has_newer, created__gte=first_fresh)
+def _prefix_name(kind: KeyKind) -> str:
+    return f"prefix_of_{kind}"
 
 
-def that_may_be_under(rows: Rows, parent: KeyMeta) -> Rows:
-    """Return those of ``rows`` that have ``parent`` above them, and perhaps some more."""
-    return (
-        of_kind(rows, "intermediate")
-        .filter(text__contains='"ParentKeyMeta"')
-        .filter(Q(text__contains=f'"Created":{parent.created}') | Q(text__contains=f'"Created": {parent.created}'))
-    )
+def _is_of_kind(kind: KeyKind) -> Q:
+    # Not "startswith", which on SQLite takes _sk_ for _SK_.
+    return Q(**{_prefix_name(kind): kind.prefix})
 
 
-def describe_rows(context: Context, rows: Sequence[EncryptionKey]) -> None:
-    """Find out what ``rows`` are, for :func:`described`, with two queries however many they are."""
-    alias = context.table.alias
+def attach_infos(context: Context, rows: Sequence[EncryptionKey]) -> None:
+    """Find out what ``rows`` are, for :func:`info_of`, with two queries however many they are."""
+    alias = _alias_of(context)
     ids = {row.key_id for row in rows}
     same = EncryptionKey.objects.using(alias).filter(key_id__in=ids)
     newest = dict(same.values_list("key_id").annotate(Max("created")))
-    infos = {row.pk: read_row(context, row, is_newest=row.created == newest.get(row.key_id)) for row in rows}
-    parents = find_rows(alias, {info.parent for info in infos.values() if isinstance(info, KeyInfo) and info.parent})
+    keys = {row.pk: read_row(context, row, is_newest=row.created == newest.get(row.key_id)) for row in rows}
+    parents = _find_rows(alias, {key.parent for key in keys.values() if isinstance(key, KeyInfo) and key.parent})
     for row in rows:
-        info = infos[row.pk]
-        if isinstance(info, KeyInfo):
-            what = Described(info, parent_pk=parents.get(info.parent) if info.parent else None)
+        key = keys[row.pk]
+        if isinstance(key, KeyInfo):
+            info = RowInfo(key, parent_pk=parents.get(key.parent) if key.parent else None)
         else:
-            what = Described(None, problem=info)
-        cast(Any, row).described = what
+            info = RowInfo(None, problem=key)
+        cast(Any, row).info = info
 
 
-def described(row: EncryptionKey) -> Described:
-    """Return what :func:`describe_rows` found out."""
-    what: Described = cast(Any, row).described
-    return what
+def info_of(row: EncryptionKey) -> RowInfo:
+    """Return what :func:`attach_infos` found out."""
+    info: RowInfo = cast(Any, row).info
+    return info
 
 
 def read_row(context: Context, row: EncryptionKey, *, is_newest: bool) -> KeyInfo | str:
     """Return the key that a row holds, or why it can't be read."""
     try:
-        return describe(context, row.key_id, text_of(cast(Any, row).record_text), is_newest=is_newest)
+        return key_info(context, KeyRow(row.key_id, cast(Any, row).record_text), is_newest=is_newest)
     except InvalidRecordError as exc:
         return str(exc)
 
 
-def find_rows(alias: str, metas: Iterable[KeyMeta]) -> dict[KeyMeta, int]:
+def _find_rows(alias: str, metas: Iterable[KeyMeta]) -> dict[KeyMeta, int]:
     """Return the primary keys of the rows of ``metas``, with one query."""
-    wanted = list(metas)
+    wanted = {(meta.key_id, created_value(connections[alias], meta.created)): meta for meta in metas}
     if not wanted:
         return {}
-    condition = Q()
-    for meta in wanted:
-        condition |= Q(key_id=meta.key_id, created=as_column(alias, meta.created))
+    condition = reduce(or_, (Q(key_id=key_id, created=created) for key_id, created in wanted))
     found = EncryptionKey.objects.using(alias).filter(condition).values_list("pk", "key_id", "created")
-    moments = {(meta.key_id, as_column(alias, meta.created)): meta for meta in wanted}
-    return {moments[key_id, created]: pk for pk, key_id, created in found if (key_id, created) in moments}
-
-
-def as_column(alias: str, created: int) -> datetime:
-    """Return a moment (Unix seconds) as the ``created`` of a row of this database."""
-    moment = datetime.fromtimestamp(created, UTC)
-    if settings.USE_TZ:
-        return moment
-    if connections[alias].vendor == "postgresql":
-        return datetime.fromtimestamp(created, ZoneInfo(connections[alias].timezone_name)).replace(tzinfo=None)
-    return moment.replace(tzinfo=None)  # UTC wall-clock time, as every SDK writes it.
+    return {wanted[key_id, created]: pk for pk, key_id, created in found if (key_id, created) in wanted}

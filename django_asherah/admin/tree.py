@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from django_asherah.admin.rows import describe_rows, described, key_rows, that_may_be_under
+from django_asherah.admin.rows import attach_infos, info_of, key_rows
+from django_asherah.envelope.partition import KeyKind
 from django_asherah.lifecycle import KeyInfo
 from django_asherah.lifecycle.context import Context
 from django_asherah.models import EncryptionKey
@@ -14,34 +15,34 @@ class Tree:
     """The branch of the hierarchy around one key, so many rows at a time.
 
     Attributes:
-        above: the system key, or None if it is missing.
-        below: intermediate keys: all of one page under a system key; itself alone for an intermediate key.
+        parent: the system key, or None if it is missing.
+        children: intermediate keys: all of one page under a system key; itself alone for an intermediate key.
         after: where the next page begins, or nothing.
+        is_later_page: whether there are pages before this one.
     """
 
     def __init__(
-        self, context: Context, row: EncryptionKey, info: KeyInfo, parent_pk: int | None, *, after: str
+        self, context: Context, row: EncryptionKey, key: KeyInfo, parent_pk: int | None, *, after: str
     ) -> None:
-        self.after = ""
-        self.above: EncryptionKey | None
-        if info.kind == "intermediate":
-            self.above = key_rows(context.table.alias).filter(pk=parent_pk).first()
-            self.below = [row]
-            if self.above:
-                describe_rows(context, [self.above])
+        self.after, self.is_later_page = "", False
+        self.parent: EncryptionKey | None
+        if key.kind is KeyKind.INTERMEDIATE:
+            self.parent = key_rows(context).filter(pk=parent_pk).first()
+            self.children = [row]
+            if self.parent:
+                attach_infos(context, [self.parent])
             return
-        self.above = row
-        rows = that_may_be_under(key_rows(context.table.alias), info.meta)
+        self.parent = row
+        rows = key_rows(context).candidate_children(key.meta)
         if after.isdecimal():
-            rows = rows.filter(pk__gt=after)
+            rows, self.is_later_page = rows.filter(pk__gt=after), True
         window = list(rows.order_by("pk")[: PAGE + 1])
         if len(window) > PAGE:
             self.after = str(window[PAGE - 1].pk)
-        describe_rows(context, window[:PAGE])
-        self.below = [each for each in window[:PAGE] if is_under(each, info)]
+        attach_infos(context, window[:PAGE])
+        self.children = [each for each in window[:PAGE] if _is_child(each, key)]
 
 
-def is_under(row: EncryptionKey, key: KeyInfo) -> bool:
-    """Tell whether a row found by ``that_may_be_under`` has ``key`` above it."""
-    info = described(row).info
-    return info is not None and info.parent == key.meta
+def _is_child(row: EncryptionKey, parent: KeyInfo) -> bool:
+    key = info_of(row).key
+    return key is not None and key.parent == parent.meta

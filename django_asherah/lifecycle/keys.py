@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from django_asherah.envelope.policy import CryptoPolicy
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
+from django_asherah.envelope.partition import KeyKind, kind_of
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, printable
 from django_asherah.exceptions import InvalidRecordError
-from django_asherah.kms.regional import RegionalKMS
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.regions import RegionCopy, compare_regions
+from django_asherah.metastores.key_table import KeyRow
 
 
 class KeyState(StrEnum):
-    """What a key is good for. Every key opens what was written under it, whatever its state."""
+    """What a key is good for: of these, the last that is true of it.
+
+    Every key opens what was written under it, whatever its state. Superseded: there is a newer key of its id. Expired:
+    it was created before :meth:`Context.first_unexpired`. Revoked: its record says so.
+    """
 
     CURRENT = "current"
     SUPERSEDED = "superseded"
@@ -30,19 +34,19 @@ class KeyInfo:
 
     Attributes:
         meta: its id and creation time.
-        kind: ``system`` or ``intermediate``.
+        kind: see :class:`~django_asherah.envelope.partition.KeyKind`.
         partition: whose key it is; None for a system key, and for another service's or product's key.
         expires: Unix seconds.
         state: see :class:`KeyState`.
         parent: the system key that seals an intermediate key.
-        regions: maps each region that wraps a system key to its master key's ARN.
+        regions: maps each region that wraps a system key to its master key.
         copies: a system key's regions compared with the configured ones.
         ours: whether it is of the configured service, product and suffix.
         age: seconds since it was created.
     """
 
     meta: KeyMeta
-    kind: str
+    kind: KeyKind
     partition: str | None
     expires: float
     state: KeyState
@@ -77,43 +81,43 @@ class Listing:
 
     def __iter__(self) -> Iterator[KeyInfo]:
         newest = ""
-        for key_id, text in self.context.table.scan():
-            if not key_id.startswith(("_SK_", "_IK_")):
+        for row in self.context.table.scan():
+            if kind_of(row.key_id) is None:
                 self.other_rows += 1
                 continue
-            is_newest, newest = key_id != newest, key_id
+            is_newest, newest = row.key_id != newest, row.key_id
             try:
-                yield describe(self.context, key_id, text, is_newest=is_newest)
+                yield key_info(self.context, row, is_newest=is_newest)
             except InvalidRecordError as exc:
-                self.unreadable.append((key_id, str(exc)))
+                self.unreadable.append((row.key_id, str(exc)))
 
 
-def describe(context: Context, key_id: str, text: str, *, is_newest: bool) -> KeyInfo:
+def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
     """Return what one row of the key table is.
 
     Args:
         context: the engine.
-        key_id: its id.
-        text: its record.
+        row: the row.
         is_newest: whether no other row of this id was created later.
 
     Raises:
-        InvalidRecordError: the record can't be read.
+        InvalidRecordError: the record can't be read, or the row is no key.
     """
-    factory, record = context.factory, decode_key(text)
-    is_system = key_id.startswith("_SK_")
-    partition = context.partition_of(key_id, record.parent_key_meta)
-    ours = key_id == factory.system_key_id if is_system else partition is not None
-    regions = _regions_of(context, record) if is_system else {}
+    factory, record, kind = context.factory, row.record(), kind_of(row.key_id)
+    if kind is None:
+        raise InvalidRecordError(f"{printable(row.key_id)} is not the id of a key")
+    partition = context.partition_of(row.key_id, record.parent_key_meta)
+    ours = partition is not None or row.key_id == factory.system_key_id
+    regions = context.regions_of(record) if kind is KeyKind.SYSTEM else {}
     return KeyInfo(
-        meta=KeyMeta(key_id, record.created),
-        kind="system" if is_system else "intermediate",
+        meta=KeyMeta(row.key_id, record.created),
+        kind=kind,
         partition=partition,
         expires=factory.policy.expires_at(record.created),
-        state=_state(record, factory.policy, factory.clock, is_newest=is_newest),
+        state=_state(record, context.first_unexpired(), is_newest=is_newest),
         parent=record.parent_key_meta,
         regions=regions,
-        copies=compare_regions(regions, context.regions if ours else None) if is_system else (),
+        copies=compare_regions(regions, context.regions if ours else None) if kind is KeyKind.SYSTEM else (),
         ours=ours,
         age=factory.clock() - record.created,
     )
@@ -122,9 +126,9 @@ def describe(context: Context, key_id: str, text: str, *, is_newest: bool) -> Ke
 def keys_of_id(context: Context, key_id: str) -> list[KeyInfo]:
     """Return the readable keys of one id, the newest first."""
     keys = []
-    for place, text in enumerate(context.table.versions(key_id)):
+    for number, row in enumerate(context.table.versions(key_id)):
         with suppress(InvalidRecordError):
-            keys.append(describe(context, key_id, text, is_newest=not place))
+            keys.append(key_info(context, row, is_newest=not number))
     return keys
 
 
@@ -132,25 +136,15 @@ def list_keys() -> Listing:
     """Return every key, by id and each id's newest first, in constant memory.
 
     Raises:
-        ImproperlyConfigured, MetastoreError: as everywhere.
+        ImproperlyConfigured: the settings are wrong.
+        MetastoreError: the metastore can't list its keys, or fails.
     """
     return Listing(get_context())
 
 
-def _state(record: EnvelopeKeyRecord, policy: CryptoPolicy, clock: Callable[[], float], *, is_newest: bool) -> KeyState:
+def _state(record: EnvelopeKeyRecord, first_unexpired: int, *, is_newest: bool) -> KeyState:
     if record.revoked:
         return KeyState.REVOKED
-    if clock() > policy.expires_at(record.created):
+    if record.created < first_unexpired:
         return KeyState.EXPIRED
     return KeyState.CURRENT if is_newest else KeyState.SUPERSEDED
-
-
-def _regions_of(context: Context, record: EnvelopeKeyRecord) -> dict[str, str]:
-    """Return the regions that wrap a system key, with their master keys; none if another KMS wrapped it."""
-    kms = context.factory.kms
-    if not isinstance(kms, RegionalKMS):
-        return {}
-    try:
-        return dict(kms.regions_of(record.key))
-    except InvalidRecordError:
-        return {}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from django_asherah import audit, signals
-from django_asherah.envelope.records import KeyMeta, decode_key
-from django_asherah.exceptions import InvalidRecordError, KeyNotFoundError, MetastoreError
+from django_asherah.envelope.partition import KeyKind
+from django_asherah.envelope.records import KeyMeta
+from django_asherah.exceptions import KeyNotFoundError, MetastoreError
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import KeyInfo, keys_of_id
 
@@ -39,9 +38,9 @@ def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) ->
 
     Raises:
         KeyNotFoundError: there is no such key; the message names those that there are.
-        MetastoreError: the key table can't be read or written.
+        MetastoreError: the metastore can't list its keys or replace a record, or fails.
     """
-    context = get_context()
+    context = get_context(replaces_records=True)
     key = _find(context, key_id, created)
     meta = key.meta
     changed = not _is_revoked(context, meta) if dry_run else _set_revoked(context, meta)
@@ -62,33 +61,27 @@ def _find(context: Context, key_id: str, created: int | None) -> KeyInfo:
 
 
 def _is_revoked(context: Context, meta: KeyMeta) -> bool:
-    text = context.table.read(meta)
-    return text is not None and bool(decode_key(text).revoked)
+    row = context.table.read(meta)
+    return row is not None and bool(row.record().revoked)
 
 
 def _set_revoked(context: Context, meta: KeyMeta) -> bool:
     """Revoke; tell whether that changed anything."""
     for _ in range(_ATTEMPTS):
-        text = context.table.read(meta)
-        if text is None:
+        row = context.table.read(meta)
+        if row is None:
             raise KeyNotFoundError(f"key {meta} was deleted meanwhile")
-        record = decode_key(text)
+        record = row.record()
         if record.revoked:
             return False
-        if context.table.replace(meta, text, msgspec.structs.replace(record, revoked=True)):
+        if context.table.replace(row, msgspec.structs.replace(record, revoked=True)):
             return True
     raise MetastoreError(f"key {meta} could not be revoked: others keep changing its record")
 
 
 def _affected_partitions(context: Context, key: KeyInfo) -> list[str]:
-    if key.kind == "intermediate":
+    if key.kind is KeyKind.INTERMEDIATE:
         return [key.partition] if key.partition is not None else []
-    return sorted(set(_partitions_under(context, key.meta)))
-
-
-def _partitions_under(context: Context, meta: KeyMeta) -> Iterator[str]:
-    for key_id, text in context.table.children(meta):
-        with suppress(InvalidRecordError):
-            partition = context.partition_of(key_id, meta)
-            if partition is not None and decode_key(text).parent_key_meta == meta:
-                yield partition
+    children = context.table.children(key.meta)
+    partitions = (context.partition_of(row.key_id, key.meta) for row in children)
+    return sorted({partition for partition in partitions if partition is not None})

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from django_asherah import audit, signals
-from django_asherah.envelope.records import KeyMeta, decode_key
+from django_asherah.envelope.partition import KeyKind
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import AsherahError, KMSError, MetastoreError
 from django_asherah.kms.regional import RegionalKMS
 from django_asherah.lifecycle.context import Context, get_context
@@ -46,12 +47,12 @@ def rewrap(
         KMSError: the configured KMS has no regions.
         MetastoreError: the key table can't be read.
     """
-    context = get_context()
+    context = get_context(replaces_records=True)
     kms = context.factory.kms
     if not isinstance(kms, RegionalKMS):
         raise KMSError(f"{type(kms).__name__} wraps keys for no regions, so there is nothing to re-wrap")
     report = RewrapReport()
-    metas = [key.meta for key in Listing(context) if key.kind == "system" and key.ours]
+    metas = [key.meta for key in Listing(context) if key.kind is KeyKind.SYSTEM and key.ours]
     old_master_keys = list(old_master_keys)
     for meta in progress(metas):
         try:
@@ -67,16 +68,16 @@ def rewrap(
 def _rewrap_one(
     context: Context, kms: RegionalKMS, meta: KeyMeta, old_master_keys: list[str], *, allow_missing: bool, dry_run: bool
 ) -> bool:
-    text = context.table.read(meta)
-    if text is None:
+    row = context.table.read(meta)
+    if row is None:
         raise MetastoreError(f"key {meta} was deleted meanwhile")
-    record = decode_key(text)
+    record = row.record()
     wrapped = kms.rewrap(record.key, old_master_keys=old_master_keys, allow_missing=allow_missing)
     if wrapped == record.key:
         return False
     regions = list(kms.regions_of(wrapped))  # Before the record is replaced, for it may refuse.
     if not dry_run:
-        if not context.table.replace(meta, text, msgspec.structs.replace(record, key=wrapped)):
+        if not context.table.replace(row, msgspec.structs.replace(record, key=wrapped)):
             raise MetastoreError(f"the record of key {meta} was changed meanwhile; it is left as it is: run this again")
         audit.record(signals.key_rewrapped, "rewrapped", key_id=meta.key_id, created=meta.created, regions=regions)
     return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from django_asherah import audit, signals
 from django_asherah.envelope.keyring import KeyRing
-from django_asherah.envelope.partition import Partition
+from django_asherah.envelope.partition import KeyKind, Partition
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.kms.regional import RegionalKMS, ask_regions
@@ -162,7 +162,7 @@ def _read(context: Context) -> _Hierarchy:
         newest = _Newest(key.meta, key.parent, key.state in (KeyState.EXPIRED, KeyState.REVOKED))
         if not key.ours:
             continue
-        if key.kind == "intermediate":
+        if key.kind is KeyKind.INTERMEDIATE:
             keys.intermediate.setdefault(key.meta.key_id, newest)
         else:
             keys.system = keys.system or newest

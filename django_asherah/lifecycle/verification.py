@@ -16,9 +16,10 @@ from django.db import connections
 
 from django_asherah import engine
 from django_asherah.envelope.aead import wipe
-from django_asherah.envelope.records import KeyMeta, decode_key
+from django_asherah.envelope.partition import KeyKind
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import AsherahError, DecryptionError, KeyNotFoundError, KMSError
-from django_asherah.kms.regional import RegionalKMS
+from django_asherah.kms.regional import RegionalKMS, ask_regions
 from django_asherah.lifecycle.columns import Column, encrypted_columns
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import KeyInfo, Listing, keys_of_id
@@ -93,7 +94,8 @@ def verify_keys(progress: Callable[[Listing], Iterable[KeyInfo]] = iter) -> KeyR
     """Unwrap every system key in each region alone, ask each region of its master key, open every intermediate key.
 
     Raises:
-        ImproperlyConfigured, MetastoreError: as everywhere.
+        ImproperlyConfigured: the settings are wrong.
+        MetastoreError: the metastore can't list its keys, or fails.
     """
     context = get_context()
     report = KeyReport()
@@ -101,7 +103,7 @@ def verify_keys(progress: Callable[[Listing], Iterable[KeyInfo]] = iter) -> KeyR
     listing = Listing(context)
     keys = (key for key in progress(listing) if key.ours)
     while batch := list(islice(keys, BATCH)):
-        context.factory.load_keys(key.meta for key in batch if key.kind == "intermediate")
+        context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
         for key in batch:
             _verify_key(context, key, report)
     report.problems += listing.unreadable
@@ -112,7 +114,8 @@ def verify_key(meta: KeyMeta) -> KeyReport:
     """Unwrap one system key in each region alone; or one intermediate key's system key so, and open it.
 
     Raises:
-        ImproperlyConfigured, MetastoreError: as everywhere.
+        ImproperlyConfigured: the settings are wrong.
+        MetastoreError: the metastore can't list its keys, or fails.
     """
     context = get_context()
     report = KeyReport()
@@ -135,17 +138,14 @@ def _find(context: Context, meta: KeyMeta) -> KeyInfo:
 def _check_regions(context: Context, report: KeyReport) -> None:
     kms = context.factory.kms
     if isinstance(kms, RegionalKMS):
-        for region in kms.master_keys:
-            try:
-                kms.check_region(region)
-            except KMSError as exc:
-                report.problems.append((region, str(exc)))
+        failures = ask_regions(kms, kms.check_region)
+        report.problems += [(region, str(cause)) for region, cause in failures.items()]
 
 
 def _verify_key(context: Context, key: KeyInfo, report: KeyReport) -> None:
     report.problems += [(str(key.meta), problem) for problem in key.problems]
     try:
-        if key.kind == "system":
+        if key.kind is KeyKind.SYSTEM:
             report.problems += [(str(key.meta), problem) for problem in _unwrap_everywhere(context, key.meta)]
             report.system_keys += 1
         else:
@@ -157,29 +157,30 @@ def _verify_key(context: Context, key: KeyInfo, report: KeyReport) -> None:
 
 def _unwrap_everywhere(context: Context, meta: KeyMeta) -> list[str]:
     """Return what went wrong in each region."""
-    text, kms = context.table.read(meta), context.factory.kms
-    if text is None:
+    row, kms = context.table.read(meta), context.factory.kms
+    if row is None:
         raise KeyNotFoundError(f"key {meta} was deleted meanwhile")
-    wrapped = decode_key(text).key
-    if not isinstance(kms, RegionalKMS):
-        wipe(kms.decrypt_key(wrapped))
-        return []
-    problems, first = [], None
-    for region in kms.master_keys:
-        try:
-            raw = kms.decrypt_key_in(region, wrapped)
-        except AsherahError as exc:
-            problems.append(str(exc))
-            continue
-        if first is None:
-            first = raw
-        else:
-            if not compare_digest(first, raw):
-                problems.append(f"{region} unwraps another key than the regions before it")
-            wipe(raw)
-    if first is not None:
-        wipe(first)
-    return problems
+    wrapped = row.record().key
+    if isinstance(kms, RegionalKMS):
+        return _unwrap_in_each_region(kms, wrapped)
+    wipe(kms.decrypt_key(wrapped))
+    return []
+
+
+def _unwrap_in_each_region(kms: RegionalKMS, wrapped: bytes) -> list[str]:
+    keys: dict[str, bytearray] = {}
+
+    def unwrap(region: str) -> None:
+        keys[region] = kms.decrypt_key_in(region, wrapped)
+
+    try:
+        problems = [str(cause) for cause in ask_regions(kms, unwrap).values()]
+        first = next(iter(keys.values()), b"")
+        others = [region for region, key in keys.items() if not compare_digest(key, first)]
+        return problems + [f"{region} unwraps another key than the regions before it" for region in others]
+    finally:
+        for key in keys.values():
+            wipe(key)
 
 
 def verify_data(

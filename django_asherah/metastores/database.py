@@ -6,43 +6,41 @@ columns that every official SDK knows are touched, so a table that an SDK's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from django.db import Error as DatabaseFailure
-from django.db import IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, encode_key
-from django_asherah.exceptions import InvalidRecordError, MetastoreError
+from django_asherah.exceptions import InvalidRecordError
+from django_asherah.metastores.database_rows import DatabaseRows
+from django_asherah.metastores.sql import (
+    INSERT,
+    IS_KEY,
+    created_literal,
+    failures_translated,
+    private_connection,
+    record_text,
+)
 
 T = TypeVar("T")
 Work = Callable[[BaseDatabaseWrapper], T]
 Row = tuple[str | bytes]
 
-IS_KEY = "(id = %s AND created = %s)"
 LOAD = f"SELECT {{record}} FROM encryption_key WHERE {IS_KEY}"
 LOAD_MANY = "SELECT id, {record} FROM encryption_key WHERE {conditions}"
 LOAD_LATEST = "SELECT {record} FROM encryption_key WHERE id = %s ORDER BY created DESC LIMIT 1"
-INSERT = "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)"
 
 MOST_AT_ONCE = 400
 """Keys that one query asks for: SQLite may take 999 parameters, and a key is two of them."""
 
-# Seconds that PostgreSQL waits for a lock, if nobody said otherwise: the caller's own transaction may hold it,
-# and so for ever.
-LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
 
-# The record's text whatever the column's type: psycopg would parse json, and sqlite3 would put text that is
-# not UTF-8 into its error message.
-RECORD_TEXT = {"postgresql": "CAST(key_record AS text)", "sqlite": "CAST(key_record AS blob)"}
-
-
-class DatabaseMetastore:
+class DatabaseMetastore(DatabaseRows):
     """Key records in the ``encryption_key`` table of one database alias. Thread-safe, as connections are.
 
     Key rows must not hang on the caller's transaction: if it rolled back, what was encrypted under them
@@ -50,9 +48,6 @@ class DatabaseMetastore:
     commits at once, and inside a transaction read through one too. SQLite allows one writer, so there the
     caller's connection serves, and :meth:`is_committed` tells whether its transaction may yet take a row away.
     """
-
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""
@@ -78,7 +73,7 @@ class DatabaseMetastore:
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Insert ``record`` if its (key id, creation time) is free."""
         meta, text = KeyMeta(key_id, record.created), encode_key(record)
-        with self.failures_translated():
+        with failures_translated(self.alias):
             shared = connections[self.alias]
             if shared.vendor == "sqlite":
                 return self._store_in_callers_transaction(shared, meta, text)
@@ -89,7 +84,7 @@ class DatabaseMetastore:
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Tell whether ``record`` is committed; False where only the caller's transaction may have it."""
-        with self.failures_translated():
+        with failures_translated(self.alias):
             shared = connections[self.alias]
             if shared.vendor != "sqlite" or not _in_transaction(shared):
                 return True
@@ -121,7 +116,7 @@ class DatabaseMetastore:
             raise
 
     def _read(self, work: Work[T]) -> T:
-        with self.failures_translated():
+        with failures_translated(self.alias):
             shared = connections[self.alias]
             if shared.vendor != "sqlite" and _in_transaction(shared):
                 with private_connection(shared) as private:
@@ -132,22 +127,6 @@ class DatabaseMetastore:
                 if not _was_lost(shared):
                     raise
                 return work(shared)
-
-    @contextmanager
-    def failures_translated(self) -> Iterator[None]:
-        """Turn what Django's database layer raises in the block into ``MetastoreError``."""
-        try:
-            yield
-        except DatabaseFailure as exc:
-            reason = str(exc).partition("\n")[0]
-            place = f"the key table 'encryption_key' of database {self.alias!r}"
-            raise MetastoreError(f"{place} failed: {type(exc).__name__}: {reason}{self._advice(exc, reason)}") from exc
-
-    def _advice(self, exc: DatabaseFailure, reason: str) -> str:
-        if isinstance(exc, ProgrammingError) or reason.startswith("no such table"):
-            check = f"manage.py check --database {self.alias}"
-            return f". Is the database migrated? '{check}' says what is wrong with the table"
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +148,7 @@ def _select_one(connection: BaseDatabaseWrapper, meta: KeyMeta) -> Row | None:
 
 def _select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> list[tuple[str, str | bytes]]:
     # No row values: MariaDB would not look them up by the primary key.
-    statement = LOAD_MANY.format(record=_record_text(connection), conditions=" OR ".join([IS_KEY] * len(metas)))
+    statement = LOAD_MANY.format(record=record_text(connection.vendor), conditions=" OR ".join([IS_KEY] * len(metas)))
     with connection.cursor() as cursor:
         cursor.execute(statement, [part for meta in metas for part in _parameters(connection, meta)])
         rows: list[tuple[str, str | bytes]] = cursor.fetchall()
@@ -177,16 +156,12 @@ def _select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> l
 
 
 def _parameters(connection: BaseDatabaseWrapper, meta: KeyMeta) -> list[str]:
-    return [meta.key_id, timestamp(connection, meta.created)]
-
-
-def _record_text(connection: BaseDatabaseWrapper) -> str:
-    return RECORD_TEXT.get(connection.vendor, "key_record")
+    return [meta.key_id, created_literal(connection, meta.created)]
 
 
 def _select(connection: BaseDatabaseWrapper, statement: str, parameters: list[str]) -> Row | None:
     with connection.cursor() as cursor:
-        cursor.execute(statement.format(record=_record_text(connection)), parameters)
+        cursor.execute(statement.format(record=record_text(connection.vendor)), parameters)
         row: Row | None = cursor.fetchone()
         return row
 
@@ -211,48 +186,10 @@ def _insert_on_mysql(connection: BaseDatabaseWrapper, meta: KeyMeta, text: str) 
     return True
 
 
-def timestamp(connection: BaseDatabaseWrapper, created: int) -> str:
-    """Return a key's creation time (Unix seconds) as the literal that finds it in any of our tables.
-
-    Not a typed parameter: the column's type shall read it. UTC wall-clock time is what the SDKs send; with its
-    offset, PostgreSQL reads it right in any session's zone, and a column without zone ignores the offset.
-    """
-    offset = "+00" if connection.vendor == "postgresql" else ""
-    return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S}{offset}"
-
-
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
     # sqlite3's own word covers a BEGIN that was sent by hand.
     begun = connection.in_atomic_block or not connection.get_autocommit()
     return begun or getattr(connection.connection, "in_transaction", False)
-
-
-@contextmanager
-def private_connection(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
-    """Open a second connection to the same database, whose work is committed when the block ends."""
-    private = shared.copy()
-    private.settings_dict["AUTOCOMMIT"] = True
-    options = private.settings_dict["OPTIONS"]
-    # A pool that the callers' transactions have emptied would never give out the connection they wait for.
-    options.pop("pool", None)
-    if private.vendor == "sqlite":
-        options["timeout"] = 0
-    try:
-        if private.vendor == "postgresql":
-            _begin(private)
-        yield private
-        private.commit()
-    finally:
-        private.close()
-
-
-def _begin(private: BaseDatabaseWrapper) -> None:
-    # For this transaction only: behind a connection pooler, the session goes on to somebody else. A stricter
-    # isolation level would turn a race for the same new key into an error.
-    private.set_autocommit(False)
-    with private.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        cursor.execute(LOCK_TIMEOUT)
 
 
 def _was_lost(connection: BaseDatabaseWrapper) -> bool:

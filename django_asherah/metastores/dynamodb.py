@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django_asherah.botoclient import BotoClient
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
+from django_asherah.metastores.key_table import KeyRow
 
 MOST_AT_ONCE = 100
 """Keys that one ``BatchGetItem`` may ask for."""
@@ -58,37 +59,30 @@ class DynamoDBMetastore:
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""
-        answer = self._call("get_item", TableName=self.table_name, Key=_key(meta), ConsistentRead=True)
-        return _record(answer.get("Item"), str(meta))
+        item = self._item(meta)
+        return None if item is None else self._record(item, str(meta))
 
     def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         """Return the records of those of these keys that there are, with one call for each 100."""
         found: dict[KeyMeta, EnvelopeKeyRecord] = {}
         for item in self._items([_key(meta) for meta in dict.fromkeys(metas)]):
             with suppress(InvalidRecordError):
-                record = _read(item, "")
+                record = _row(item).record()
                 found[KeyMeta(item["Id"]["S"], record.created)] = record
         return found
 
     def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
         """Return the record with the greatest creation time of this key id, or None."""
-        answer = self._call(
-            "query",
-            TableName=self.table_name,
-            KeyConditionExpression="Id = :id",
-            ExpressionAttributeValues={":id": {"S": key_id}},
-            ConsistentRead=True,
-            ScanIndexForward=False,
-            Limit=1,
-        )
-        return _record(next(iter(answer.get("Items", [])), None), f"{key_id} (latest)")
+        for item in self._query(key_id, Limit=1):
+            return self._record(item, f"{key_id} (latest)")
+        return None
 
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Put ``record`` if its (key id, creation time) is free."""
         item = {**_key(KeyMeta(key_id, record.created)), "KeyRecord": {"M": _members(record)}}
         try:
-            self._call("put_item", TableName=self.table_name, Item=item, ConditionExpression="attribute_not_exists(Id)")
-        except _Duplicate:
+            self._call("put_item", Item=item, ConditionExpression="attribute_not_exists(Id)")
+        except _AnotherStandsThere:
             return False
         return True
 
@@ -96,21 +90,106 @@ class DynamoDBMetastore:
         """Return True: nothing here hangs on a transaction."""
         return True
 
-    def _items(self, waiting: list[Any]) -> Iterator[Any]:
+    def scan(self) -> Iterator[KeyRow]:
+        """Yield every row: by id, each id's newest first.
+
+        DynamoDB scans in an order of its own. So the names of all keys are read first, and held, and then the records.
+        """
+        named = [item for page in self._pages("scan", ProjectionExpression="Id, Created") for item in page["Items"]]
+        named.sort(key=lambda item: (item["Id"]["S"], -float(item["Created"]["N"])))
+        for start in range(0, len(named), MOST_AT_ONCE):
+            keys = named[start : start + MOST_AT_ONCE]
+            found = {_name(item): item for item in self._items(keys)}
+            yield from (_row(found[_name(key)]) for key in keys if _name(key) in found)
+
+    def versions(self, key_id: str) -> Iterator[KeyRow]:
+        """Yield every row of one key id, the newest first."""
+        return map(_row, self._query(key_id))
+
+    def read(self, meta: KeyMeta) -> KeyRow | None:
+        """Return one key's row, or None."""
+        item = self._item(meta)
+        return None if item is None else _row(item)
+
+    def children(self, parent: KeyMeta) -> Iterator[KeyRow]:
+        """Yield every row that names ``parent`` as its parent."""
+        pages = self._pages(
+            "scan",
+            FilterExpression="KeyRecord.ParentKeyMeta.KeyId = :id AND KeyRecord.ParentKeyMeta.Created = :created",
+            ExpressionAttributeValues={":id": {"S": parent.key_id}, ":created": {"N": str(parent.created)}},
+        )
+        return (_row(item) for page in pages for item in page["Items"])
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return sum(page["Count"] for page in self._pages("scan", Select="COUNT"))
+
+    def replace(self, row: KeyRow, record: EnvelopeKeyRecord) -> bool:
+        """Put ``record`` in the place of exactly what ``row`` was read as; False if something else stands there."""
+        meta, new = KeyMeta(row.key_id, record.created), {"M": _members(record)}
+        try:
+            self._call(
+                "update_item",
+                Key=_key(meta),
+                UpdateExpression="SET KeyRecord = :new",
+                ConditionExpression="KeyRecord = :old",
+                ExpressionAttributeValues={":old": row.stored, ":new": new},
+            )
+        except _AnotherStandsThere:
+            # A write whose answer was lost is sent again, and meets its own record.
+            item = self._item(meta)
+            return item is not None and item.get("KeyRecord") == new
+        return True
+
+    def _item(self, meta: KeyMeta) -> Any:
+        return self._call("get_item", Key=_key(meta), ConsistentRead=True).get("Item")
+
+    def _query(self, key_id: str, **parameters: Any) -> Iterator[Any]:
+        """Yield the items of one key id, the newest first."""
+        pages = self._pages(
+            "query",
+            KeyConditionExpression="Id = :id",
+            ExpressionAttributeValues={":id": {"S": key_id}},
+            ScanIndexForward=False,
+            **parameters,
+        )
+        return (item for page in pages for item in page["Items"])
+
+    def _pages(self, method: str, **parameters: Any) -> Iterator[Any]:
+        """Yield the answers to one question, which DynamoDB splits at a megabyte."""
+        while True:
+            page = self._call(method, ConsistentRead=True, **parameters)
+            yield page
+            if "LastEvaluatedKey" not in page:
+                return
+            parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def _items(self, waiting: Sequence[Any]) -> Iterator[Any]:
+        """Yield the items with these keys, in no order, with one call for each 100."""
         while waiting:
             request = {"Keys": waiting[:MOST_AT_ONCE], "ConsistentRead": True}
-            answer = self._call("batch_get_item", RequestItems={self.table_name: request})
+            answer = self._ask("batch_get_item", RequestItems={self.table_name: request})
             yield from answer["Responses"].get(self.table_name, [])
             # What was too much for one answer is named in it.
             left = answer.get("UnprocessedKeys", {}).get(self.table_name, {})
-            waiting = left.get("Keys", []) + waiting[MOST_AT_ONCE:]
+            waiting = [*left.get("Keys", []), *waiting[MOST_AT_ONCE:]]
+
+    def _record(self, item: Any, name: str) -> EnvelopeKeyRecord:
+        try:
+            return _row(item).record()
+        except InvalidRecordError as exc:
+            exc.at(f"key {name} in DynamoDB table {self.table_name!r}")
+            raise
 
     def _call(self, method: str, **parameters: Any) -> Any:
+        return self._ask(method, TableName=self.table_name, **parameters)
+
+    def _ask(self, method: str, **parameters: Any) -> Any:
         try:
             return getattr(self._client.get(), method)(**parameters)
         except ClientError as exc:
             if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
-                raise _Duplicate from None
+                raise _AnotherStandsThere from None
             raise self._failure(exc) from exc
         except BotoCoreError as exc:
             raise self._failure(exc) from exc
@@ -122,8 +201,8 @@ class DynamoDBMetastore:
         return f"<DynamoDBMetastore {self.table_name}>"
 
 
-class _Duplicate(Exception):  # noqa: N818 - it is an answer, not an error
-    """Another record stands there."""
+class _AnotherStandsThere(Exception):  # noqa: N818 - it is an answer, not an error
+    """Another record stands where one was to be written."""
 
 
 def _key(meta: KeyMeta) -> dict[str, Any]:
@@ -143,23 +222,20 @@ def _members(record: EnvelopeKeyRecord) -> dict[str, Any]:
     return members
 
 
-def _record(item: Any, name: str) -> EnvelopeKeyRecord | None:
-    return None if item is None else _read(item, name)
+def _name(item: Any) -> tuple[str, str]:
+    return item["Id"]["S"], item["Created"]["N"]
 
 
-def _read(item: Any, name: str) -> EnvelopeKeyRecord:
-    try:
-        return msgspec.convert(_plain(item["KeyRecord"]), EnvelopeKeyRecord)
-    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as exc:
-        reason = f"{type(exc).__name__}: {exc}"
-    raise InvalidRecordError(f"key {name}: not an envelope key record: {reason}")
+def _row(item: Any) -> KeyRow:
+    stored = item.get("KeyRecord", {"NULL": True})
+    return KeyRow(item["Id"]["S"], msgspec.json.encode(_plain(stored)), stored)
 
 
 def _plain(attribute: dict[str, Any]) -> Any:
-    """Return the value of one DynamoDB attribute."""
+    """Return the value of one DynamoDB attribute as what its JSON is made of."""
     ((kind, value),) = attribute.items()
     if kind == "M":
         return {name: _plain(member) for name, member in value.items()}
     if kind == "N":
-        return int(value)
+        return msgspec.Raw(value.encode())  # Its digits as they stand there: no float may round them.
     return None if kind == "NULL" else value

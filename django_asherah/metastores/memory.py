@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
+from django_asherah.metastores.key_table import KeyRow
 
 
 class MemoryMetastore:
@@ -38,3 +39,22 @@ class MemoryMetastore:
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Return True: nothing here is ever rolled back."""
         return True
+
+    def scan(self) -> Iterator[KeyRow]:
+        """Yield every row: by id, each id's newest first."""
+        with self._lock:
+            records = sorted(self.records.items(), key=lambda item: (item[0].key_id, -item[0].created))
+        return (KeyRow(meta.key_id, encode_key(record)) for meta, record in records)
+
+    def versions(self, key_id: str) -> list[KeyRow]:
+        """Return every row of one key id, the newest first."""
+        return [row for row in self.scan() if row.key_id == key_id]
+
+    def replace(self, row: KeyRow, record: EnvelopeKeyRecord) -> bool:
+        """Put ``record`` in the place of exactly what ``row`` holds; False if something else stands there by now."""
+        meta = KeyMeta(row.key_id, record.created)
+        with self._lock:
+            if self.records.get(meta) != row.record():
+                return False
+            self.records[meta] = record
+            return True

@@ -15,9 +15,10 @@ from django.test.utils import CaptureQueriesContext
 
 from django_asherah import engine, lifecycle, signals
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row, encode_key
-from django_asherah.exceptions import KeyNotFoundError, KMSError, MetastoreError
+from django_asherah.exceptions import KeyNotFoundError, KMSError
 from django_asherah.lifecycle import KeyState
-from django_asherah.metastores.table import KeyTable
+from django_asherah.metastores.database import DatabaseMetastore
+from django_asherah.metastores.key_table import KeyRow
 from django_asherah.models import EncryptionKey
 from tests.lifecycle.conftest import Run
 from tests.testapp.models import Note, Tenancy
@@ -282,9 +283,9 @@ class TestRevoke:
     def test_the_record_stays_canonical(self) -> None:
         write()
         lifecycle.revoke(DEFAULT_ID)
-        (text,) = [text for key_id, text in KeyTable("default").scan() if key_id == DEFAULT_ID]
+        (row,) = DatabaseMetastore("default").versions(DEFAULT_ID)
         if connection.vendor != "postgresql":  # jsonb has an order and white space of its own
-            assert text.startswith('{"Revoked":true,"Created":')
+            assert bytes(row.text).startswith(b'{"Revoked":true,"Created":')
 
     def test_an_unknown_key_names_those_that_there_are(self, run: Run) -> None:
         meta = used_key(write())
@@ -349,12 +350,9 @@ class TestRewrap:
         rewrap = kms.rewrap
 
         def rewrap_while_somebody_revokes(wrapped: bytes, **options: Any) -> bytes:
-            table = KeyTable("default")
-            (meta,) = [key.meta for key in lifecycle.list_keys() if key.kind == "system"]
-            text = table.read(meta)
-            assert text is not None
-            record = EnvelopeKeyRecord(revoked=True, created=meta.created, key=wrapped)
-            assert table.replace(meta, text, record)
+            (row,) = DatabaseMetastore("default").versions(SK_ID)
+            record = EnvelopeKeyRecord(revoked=True, created=row.record().created, key=wrapped)
+            assert DatabaseMetastore("default").replace(row, record)
             return rewrap(wrapped, **options)
 
         kms.rewrap = rewrap_while_somebody_revokes
@@ -407,23 +405,19 @@ class TestRewrap:
 class TestKeyTable:
     def test_replace_is_compare_and_swap(self) -> None:
         write()
-        table = KeyTable("default")
-        (meta,) = [key.meta for key in lifecycle.list_keys() if key.kind == "system"]
-        text = table.read(meta)
-        assert text is not None
-        record = EnvelopeKeyRecord(created=meta.created, key=b"n" * 60)
-        assert not table.replace(meta, text.replace("A", "a").replace("B", "b") + " ", record)
-        assert not table.replace(meta, text.swapcase(), record)
-        assert table.replace(meta, text, record)
-        assert not table.replace(meta, text, record)
+        metastore = DatabaseMetastore("default")
+        (row,) = metastore.versions(SK_ID)
+        created = row.record().created
+        record = EnvelopeKeyRecord(created=created, key=b"n" * 60)
+        text = row.text if isinstance(row.text, str) else row.text.decode()
+        assert not metastore.replace(KeyRow(SK_ID, text.replace("A", "a").replace("B", "b") + " "), record)
+        assert not metastore.replace(KeyRow(SK_ID, text.swapcase()), record)
+        assert metastore.replace(row, record)
+        assert not metastore.replace(row, record)
+        assert metastore.load(KeyMeta(SK_ID, created)) == record
         if connection.vendor != "postgresql":
-            assert table.read(meta) == encode_key(record)
-        assert table.read(KeyMeta("_SK_nobody", 60)) is None
-
-    def test_other_metastores_are_refused(self, settings: Any) -> None:
-        settings.ASHERAH = {**settings.ASHERAH, "METASTORE": "memory"}
-        with pytest.raises(MetastoreError, match="needs the keys to be in a Django database"):
-            lifecycle.list_keys()
+            assert metastore.read(KeyMeta(SK_ID, created)) == KeyRow(SK_ID, encode_key(record).encode())
+        assert metastore.read(KeyMeta("_SK_nobody", 60)) is None
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

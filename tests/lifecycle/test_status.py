@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_asherah import engine, lifecycle
-from django_asherah.metastores.database import INSERT, timestamp
+from django_asherah.metastores.sql import INSERT, created_literal
 from tests.lifecycle.conftest import Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -77,7 +77,7 @@ def make_keys(number: int) -> None:
     )
     with connection.cursor() as cursor:
         cursor.executemany(
-            INSERT, [(f"_IK_{n:06}_suite_tests", timestamp(connection, system.created), record) for n in range(number)]
+            INSERT, [(f"_IK_{n:06}_suite_tests", created_literal(connection, system.created), record) for n in range(number)]
         )
 
 

@@ -20,7 +20,7 @@ from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.dynamodb import DynamoDBMetastore
 from tests.databases import as_asherah, record
 from tests.interop.peers import STATIC_KEY, Peer
-from tests.moto_servers import ACCESS, MotoRegion, moto_region, refused_url
+from tests.moto_servers import ACCESS, MotoRegion, dynamodb_table, moto_region, refused_url
 
 REGION = "us-west-2"
 
@@ -33,18 +33,8 @@ def moto() -> Iterator[MotoRegion]:
 
 @pytest.fixture
 def client(moto: MotoRegion) -> Iterator[Any]:
-    client = moto.make_client("dynamodb")
-    client.create_table(
-        TableName="EncryptionKey",
-        KeySchema=[{"AttributeName": "Id", "KeyType": "HASH"}, {"AttributeName": "Created", "KeyType": "RANGE"}],
-        AttributeDefinitions=[
-            {"AttributeName": "Id", "AttributeType": "S"},
-            {"AttributeName": "Created", "AttributeType": "N"},
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    yield client
-    client.delete_table(TableName="EncryptionKey")
+    with dynamodb_table(moto) as client:
+        yield client
 
 
 def make(moto: MotoRegion, **options: Any) -> DynamoDBMetastore:

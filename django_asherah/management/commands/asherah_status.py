@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from django_asherah.envelope.partition import KeyKind
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import KeyInfo, KeyState, Listing, list_keys
 from django_asherah.management.base import AsherahCommand, Outcome, positive, table
@@ -25,7 +26,7 @@ class Command(AsherahCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add filters and paging."""
         super().add_arguments(parser)
-        parser.add_argument("--kind", choices=["system", "intermediate"], help="only keys of this kind")
+        parser.add_argument("--kind", choices=[kind.value for kind in KeyKind], help="only keys of this kind")
         parser.add_argument("--state", choices=[state.value for state in KeyState], help="only keys in this state")
         parser.add_argument("--partition", help="only this partition's keys")
         parser.add_argument("--region", help="only system keys wrapped for this region")
@@ -85,11 +86,11 @@ class _Summary:
         self.problem_count += len(key.problems)
         if len(self.problems) < MOST_LISTED:
             self.problems += [(key.meta, problem) for problem in key.problems]
-        self.partitions += key.kind == "intermediate" and key.meta.key_id != self._last_id
+        self.partitions += key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != self._last_id
         self._last_id = key.meta.key_id
         if key.state is KeyState.CURRENT:
             self.next_expiry = min(key.expires, self.next_expiry or key.expires)
-            if key.kind == "system":
+            if key.kind is KeyKind.SYSTEM:
                 self.current = key
 
     def document(self, listing: Listing) -> dict[str, Any]:

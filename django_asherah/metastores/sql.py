@@ -1,0 +1,122 @@
+"""What every statement on the ``encryption_key`` table needs, whatever the database.
+
+Only the three columns that every official SDK knows are ever touched, so a table that an SDK's own DDL made serves as
+well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import Error as DatabaseFailure
+from django.db import ProgrammingError
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_asherah.envelope.records import KeyMeta
+from django_asherah.exceptions import MetastoreError
+
+IS_KEY = "(id = %s AND created = %s)"
+INSERT = "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)"
+
+# Seconds that PostgreSQL waits for a lock, if nobody said otherwise: the caller's own transaction may hold it,
+# and so for ever.
+_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
+
+_RECORD_TEXT = {
+    "postgresql": "CAST(key_record AS text)",
+    "sqlite": "CAST(key_record AS blob)",
+    "mysql": "CAST(CONVERT(key_record USING utf8mb4) AS BINARY)",
+}
+
+
+def record_text(vendor: str) -> str:
+    """Return the SQL for a record's text as it is stored, in UTF-8, whatever the column's type and character set.
+
+    Bytes on SQLite, which would put text that is not UTF-8 into its error message, and on MySQL, whose collations would
+    take two records for the same. On PostgreSQL text: psycopg would parse json.
+    """
+    return _RECORD_TEXT.get(vendor, "key_record")
+
+
+def may_be_child(vendor: str) -> str:
+    """Return the SQL condition for rows that may name a parent; its parameter is :func:`child_pattern`.
+
+    The database looks at the record's text: parsing JSON, it would stumble over a record that is broken.
+    """
+    text = "BINARY" if vendor == "mysql" else "text"
+    return f"CAST(key_record AS {text}) LIKE %s"
+
+
+def child_pattern(parent: KeyMeta) -> str:
+    """Return what the records of all keys under ``parent`` look like, and perhaps some others."""
+    return f'%"ParentKeyMeta"%"Created":%{parent.created}%'
+
+
+def created_literal(connection: BaseDatabaseWrapper, created: int) -> str:
+    """Return a key's creation time (Unix seconds) as the literal that finds it in any of our tables.
+
+    Not a typed parameter: the column's type shall read it. UTC wall-clock time is what the SDKs send; with its
+    offset, PostgreSQL reads it right in any session's zone, and a column without zone ignores the offset.
+    """
+    offset = "+00" if connection.vendor == "postgresql" else ""
+    return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S}{offset}"
+
+
+def created_value(connection: BaseDatabaseWrapper, created: int) -> datetime:
+    """Return a key's creation time (Unix seconds) as Django's ORM reads and writes the column."""
+    moment = datetime.fromtimestamp(created, UTC)
+    if settings.USE_TZ:
+        return moment
+    if connection.vendor == "postgresql":
+        moment = moment.astimezone(ZoneInfo(connection.timezone_name))
+    return moment.replace(tzinfo=None)
+
+
+@contextmanager
+def failures_translated(alias: str) -> Iterator[None]:
+    """Turn what Django's database layer raises in the block into ``MetastoreError``."""
+    try:
+        yield
+    except DatabaseFailure as exc:
+        reason = str(exc).partition("\n")[0]
+        table = f"the key table 'encryption_key' of database {alias!r}"
+        advice = _advice(alias, exc, reason)
+        raise MetastoreError(f"{table} failed: {type(exc).__name__}: {reason}{advice}") from exc
+
+
+def _advice(alias: str, exc: DatabaseFailure, reason: str) -> str:
+    if isinstance(exc, ProgrammingError) or reason.startswith("no such table"):
+        return f". Is the database migrated? 'manage.py check --database {alias}' says what is wrong with the table"
+    return ""
+
+
+@contextmanager
+def private_connection(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
+    """Open a second connection to the same database, whose work is committed when the block ends."""
+    private = shared.copy()
+    private.settings_dict["AUTOCOMMIT"] = True
+    options = private.settings_dict["OPTIONS"]
+    # A pool that the callers' transactions have emptied would never give out the connection they wait for.
+    options.pop("pool", None)
+    if private.vendor == "sqlite":
+        options["timeout"] = 0
+    try:
+        if private.vendor == "postgresql":
+            _begin(private)
+        yield private
+        private.commit()
+    finally:
+        private.close()
+
+
+def _begin(private: BaseDatabaseWrapper) -> None:
+    # For this transaction only: behind a connection pooler, the session goes on to somebody else. A stricter
+    # isolation level would turn a race for the same new key into an error.
+    private.set_autocommit(False)
+    with private.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute(_LOCK_TIMEOUT)
