@@ -13,11 +13,12 @@ import pytest
 from pytest_django import Settings
 
 from django_asherah import engine
-from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.dynamodb import DynamoDBMetastore
+from django_asherah.metastores.key_table import KeyRow
 from tests.databases import as_asherah, record
 from tests.interop.peers import STATIC_KEY, Peer
 from tests.moto_servers import ACCESS, MotoRegion, dynamodb_table, moto_region, refused_url
@@ -67,11 +68,12 @@ def test_the_latest_is_the_one_created_last(metastore: DynamoDBMetastore) -> Non
 
 
 class _Stingy:
-    """A client that reads no more than three keys at a time, as DynamoDB does with large items."""
+    """A client that reads no more than three keys at a time, as DynamoDB does with large items, and in no order."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.calls: list[int] = []
+        self.pages = 0
 
     def client(self, *names: Any, **options: Any) -> Any:
         """Stand in for the session, too."""
@@ -83,7 +85,19 @@ class _Stingy:
         self.calls.append(len(keys))
         answer = self._client.batch_get_item(RequestItems={table: {**request, "Keys": keys[:3]}})
         answer["UnprocessedKeys"] = {table: {**request, "Keys": keys[3:]}} if keys[3:] else {}
+        answer["Responses"][table].reverse()
         return answer
+
+    def scan(self, **parameters: Any) -> Any:
+        assert parameters["ConsistentRead"] is True
+        self.pages += 1
+        answer = self._client.scan(**parameters, Limit=3)
+        answer.get("Items", []).reverse()
+        return answer
+
+    def query(self, **parameters: Any) -> Any:
+        assert parameters["ConsistentRead"] is True
+        return self._client.query(**{**parameters, "Limit": 3})
 
 
 def test_many_are_loaded_with_one_call_for_each_hundred(metastore: DynamoDBMetastore) -> None:
@@ -257,3 +271,160 @@ def test_a_suffix_is_matched_exactly(metastore: DynamoDBMetastore) -> None:
             else:
                 with pytest.raises(PartitionMismatchError):
                     reader.get_session("t").decrypt(text)
+
+
+class TestKeyTable:
+    TIMES = (120, 60, 1_800_000_000, 180, 9)
+
+    def put_many(self, metastore: DynamoDBMetastore) -> list[KeyMeta]:
+        """Put in more than an answer holds, in no order; return them as a listing has them."""
+        metas = [KeyMeta(f"_IK_{number}_s_p", created) for number in (4, 1, 3, 0, 2) for created in self.TIMES]
+        for meta in metas:
+            metastore.store(meta.key_id, record(meta.created, parent="_SK_s_p"))
+        return sorted(metas, key=lambda meta: (meta.key_id, -meta.created))
+
+    def test_rows_are_listed_in_order_whatever_the_order_and_the_size_of_the_answers(
+        self, metastore: DynamoDBMetastore, moto: MotoRegion, client: Any
+    ) -> None:
+        expected = self.put_many(metastore)
+        stingy = _Stingy(client)
+        rows = list(make(moto, session=stingy).scan())
+
+        assert [KeyMeta(row.key_id, row.record().created) for row in rows] == expected
+        assert [row.record() for row in rows] == [record(meta.created, parent="_SK_s_p") for meta in expected]
+        assert stingy.pages > 8
+        assert stingy.calls[:3] == [25, 22, 19]
+        assert make(moto, session=_Stingy(client)).count() == 25
+
+    def test_more_rows_than_one_batch(self, metastore: DynamoDBMetastore) -> None:
+        ids = [f"_IK_{number:03}_s_p" for number in range(205)]
+        for key_id in reversed(ids):
+            metastore.store(key_id, record(60))
+        assert [row.key_id for row in metastore.scan()] == ids
+        assert metastore.count() == 205
+
+    def test_a_megabyte_and_more_is_scanned_to_its_end(self, metastore: DynamoDBMetastore, client: Any) -> None:
+        """DynamoDB, and moto as well, ends an answer at a megabyte."""
+        for number in range(60):
+            metastore.store(f"_SK_{number:03}", EnvelopeKeyRecord(created=60, key=bytes(16 * 1024)))
+        assert "LastEvaluatedKey" in client.scan(TableName="EncryptionKey")
+        assert len(list(metastore.scan())) == 60
+        assert metastore.count() == 60
+
+    def test_a_row_that_goes_while_it_is_listed_is_left_out(
+        self, metastore: DynamoDBMetastore, moto: MotoRegion, client: Any
+    ) -> None:
+        self.put_many(metastore)
+
+        class Deleting(_Stingy):
+            def batch_get_item(self, RequestItems: Any) -> Any:
+                client.delete_item(TableName="EncryptionKey", Key={"Id": {"S": "_IK_0_s_p"}, "Created": {"N": "9"}})
+                return super().batch_get_item(RequestItems)
+
+        rows = list(make(moto, session=Deleting(client)).scan())
+        assert len(rows) == 24
+        assert KeyMeta("_IK_0_s_p", 9) not in [KeyMeta(row.key_id, row.record().created) for row in rows]
+
+    def test_the_rows_of_one_id(self, metastore: DynamoDBMetastore, moto: MotoRegion, client: Any) -> None:
+        self.put_many(metastore)
+        rows = make(moto, session=_Stingy(client)).versions("_IK_3_s_p")
+        assert [row.record().created for row in rows] == sorted(self.TIMES, reverse=True)
+        assert list(metastore.versions("_IK_nobody")) == []
+
+    def test_children_are_those_that_name_the_parent(
+        self, metastore: DynamoDBMetastore, moto: MotoRegion, client: Any
+    ) -> None:
+        self.put_many(metastore)
+        metastore.store("_SK_s_p", record(60))
+        metastore.store("_IK_other", record(60, parent="_SK_s_p2"))
+        rows = make(moto, session=_Stingy(client)).children(KeyMeta("_SK_s_p", 60))
+        assert sorted(row.key_id for row in rows) == [f"_IK_{number}_s_p" for number in range(5)]
+
+    def test_a_record_is_replaced_if_it_is_exactly_what_was_read(
+        self, metastore: DynamoDBMetastore, client: Any
+    ) -> None:
+        key = {"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}}
+        members = {"Created": {"N": "60"}, "Key": {"S": "BwcH" * 20}}
+        client.put_item(TableName="EncryptionKey", Item={**key, "KeyRecord": {"M": members}, "ttl": {"N": "7"}})
+        row = metastore.read(KeyMeta("_SK_s_p", 60))
+        assert row is not None
+
+        assert metastore.replace(row, record(60, 7, revoked=True))
+
+        revoked = {"M": {"Revoked": {"BOOL": True}, **members}}
+        stored = {**key, "KeyRecord": revoked, "ttl": {"N": "7"}}  # What is not ours stays.
+        assert client.get_item(TableName="EncryptionKey", Key=key)["Item"] == stored
+        assert not metastore.replace(row, record(60, 8))
+        assert client.get_item(TableName="EncryptionKey", Key=key)["Item"] == stored
+
+    @pytest.mark.parametrize("revoked", [{"BOOL": False}, {"NULL": True}])
+    def test_what_means_the_same_is_not_the_same(self, metastore: DynamoDBMetastore, client: Any, revoked: Any) -> None:
+        key = {"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}}
+        members = {"Created": {"N": "60"}, "Key": {"S": "BwcH" * 20}}
+        client.put_item(TableName="EncryptionKey", Item={**key, "KeyRecord": {"M": members}})
+        row = metastore.read(KeyMeta("_SK_s_p", 60))
+        assert row is not None
+        client.put_item(TableName="EncryptionKey", Item={**key, "KeyRecord": {"M": {**members, "Revoked": revoked}}})
+
+        assert not metastore.replace(row, record(60, 8))
+        again = metastore.read(KeyMeta("_SK_s_p", 60))
+        assert again is not None
+        assert metastore.replace(again, record(60, 8))
+
+    def test_a_row_that_is_gone_is_not_made_again(self, metastore: DynamoDBMetastore, client: Any) -> None:
+        metastore.store("_SK_s_p", record(60))
+        row = metastore.read(KeyMeta("_SK_s_p", 60))
+        assert row is not None
+        client.delete_item(TableName="EncryptionKey", Key={"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}})
+
+        assert not metastore.replace(row, record(60, 8))
+        assert metastore.count() == 0
+        assert metastore.read(KeyMeta("_SK_s_p", 60)) is None
+
+    def test_a_write_that_is_sent_again_because_its_answer_was_lost_has_succeeded(
+        self, metastore: DynamoDBMetastore, moto: MotoRegion, client: Any
+    ) -> None:
+        class SendingTwice(_Stingy):
+            def update_item(self, **parameters: Any) -> Any:
+                client.update_item(**parameters)
+                return client.update_item(**parameters)
+
+            def get_item(self, **parameters: Any) -> Any:
+                return client.get_item(**parameters)
+
+        metastore.store("_SK_s_p", record(60))
+        row = metastore.read(KeyMeta("_SK_s_p", 60))
+        assert row is not None
+        assert make(moto, session=SendingTwice(client)).replace(row, record(60, 8))
+        assert metastore.load(KeyMeta("_SK_s_p", 60)) == record(60, 8)
+
+    @pytest.mark.parametrize(
+        "key_record",
+        [None, {"S": "x"}, {"M": {}}, {"NULL": True}, {"B": b"x"}, {"L": [{"N": "1"}]}, {"SS": ["a"]}, {"N": "1E+40"}],
+    )
+    def test_a_row_that_is_no_record_is_listed_and_only_then_refused(
+        self, metastore: DynamoDBMetastore, client: Any, key_record: Any
+    ) -> None:
+        item = {"Id": {"S": "_SK_s_p"}, "Created": {"N": "6.5"}} | ({"KeyRecord": key_record} if key_record else {})
+        client.put_item(TableName="EncryptionKey", Item=item)
+        metastore.store("_SK_s_p", record(60))
+
+        good, bad = metastore.scan()
+
+        assert good.record() == record(60)
+        with pytest.raises(InvalidRecordError):
+            bad.record()
+
+    def test_a_failing_table_is_a_metastore_error(self, moto: MotoRegion, client: Any) -> None:
+        row = KeyRow("_SK_s_p", b"{}", {"M": {}})
+        for metastore in (make(moto, table_name="Nobody"), make(moto, endpoint_url=refused_url())):
+            for work in (
+                lambda store=metastore: list(store.scan()),
+                lambda store=metastore: list(store.versions("_SK_s_p")),
+                lambda store=metastore: store.read(KeyMeta("_SK_s_p", 60)),
+                lambda store=metastore: list(store.children(KeyMeta("_SK_s_p", 60))),
+                lambda store=metastore: store.count(),
+                lambda store=metastore: store.replace(row, record(60)),
+            ):
+                with pytest.raises(MetastoreError, match="the DynamoDB table '"):
+                    work()
