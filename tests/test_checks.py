@@ -367,6 +367,24 @@ class TestKeyTable:
         assert message.id == "asherah.E034"
         assert "has no unique constraint on (id, created)" in message.msg
 
+    @pytest.mark.skipif(VENDOR == "mysql", reason="MySQL has no partial indexes")
+    def test_an_index_over_a_part_of_the_rows_keeps_no_key_unique(
+        self, make_table: Callable[..., list[CheckMessage]], empty_alias: str
+    ) -> None:
+        make_table(unique="")
+        execute(empty_alias, "CREATE UNIQUE INDEX part ON encryption_key (id, created) WHERE id > 'a'")
+
+        assert [message.id for message in check_key_table(None, databases=[empty_alias])] == ["asherah.E034"]
+
+    @pytest.mark.skipif(VENDOR != "postgresql", reason="only PostgreSQL's indexes include columns")
+    def test_an_index_that_includes_a_column_keeps_keys_unique(
+        self, make_table: Callable[..., list[CheckMessage]], empty_alias: str
+    ) -> None:
+        make_table(unique="")
+        execute(empty_alias, "CREATE UNIQUE INDEX whole ON encryption_key (id, created) INCLUDE (row_id)")
+
+        assert check_key_table(None, databases=[empty_alias]) == []
+
     @pytest.mark.skipif(not TROUBLE, reason="about PostgreSQL's types")
     @pytest.mark.parametrize(("column", "type"), TROUBLE)
     def test_types_that_other_sdks_stumble_over_are_a_warning(

@@ -17,6 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_asherah.conf import find_problems, get_settings
 from django_asherah.envelope.records import MAX_KEY_ID_LENGTH
 
+_TABLE = "encryption_key"
 _TYPES = {
     "id": ("varchar", "character varying", "text"),
     "created": ("timestamp", "datetime"),
@@ -29,6 +30,9 @@ _TROUBLE_FOR_OTHERS = {
     ),
     ("postgresql", "key_record", "text"): ("the Rust SDK can't insert into it", "jsonb"),
 }
+_VENDORS = ("postgresql", "mysql", "sqlite")
+# Django's introspection does not tell timestamp from timestamptz, char from varchar, blob from text, nor utf8mb3 from
+# utf8mb4 where that is the table's default. On SQLite it gives the type as it was declared.
 _COLUMNS = {
     "postgresql": """
         SELECT attname, format_type(atttypid, atttypmod), NULL FROM pg_attribute
@@ -36,16 +40,14 @@ _COLUMNS = {
     "mysql": """
         SELECT column_name, column_type, character_set_name FROM information_schema.columns
         WHERE table_schema = DATABASE() AND table_name = 'encryption_key'""",
-    "sqlite": "SELECT name, type, NULL FROM pragma_table_info('encryption_key')",
 }
+# Django's introspection does not tell a partial index from a whole one, which MySQL has not, nor on PostgreSQL the
+# columns that an index is unique over from those that it only includes.
 _UNIQUE = {
     "postgresql": """
         SELECT indexrelid, attname FROM pg_index JOIN pg_attribute
         ON attrelid = indrelid AND attnum = ANY ((indkey::int2[])[0:indnkeyatts - 1])
         WHERE indrelid = to_regclass('encryption_key') AND indisunique AND indpred IS NULL""",
-    "mysql": """
-        SELECT index_name, column_name FROM information_schema.statistics
-        WHERE table_schema = DATABASE() AND table_name = 'encryption_key' AND non_unique = 0""",
     "sqlite": """
         SELECT indexes.name, columns.name
         FROM pragma_index_list('encryption_key') indexes, pragma_index_info(indexes.name) columns
@@ -68,23 +70,22 @@ def check_key_table(
     if settings.metastore != "database" or settings.database not in (databases or ()):
         return []
     connection = connections[settings.database]
-    if connection.vendor not in _COLUMNS:
+    if connection.vendor not in _VENDORS:
         hint = "Use PostgreSQL, MySQL, MariaDB or SQLite."
         return [_error("E030", connection, f"can't be read: it is in {connection.display_name}.", hint)]
     try:
         return list(_check_table(connection))
     except DatabaseFailure as exc:
         reason = str(exc).partition("\n")[0]
-        return [_error("E030", connection, f"can't be read: {reason}", "Mend the connection or the permissions.")]
+        return [_error("E030", connection, f"can't be read: {reason}", "Fix the connection or the permissions.")]
 
 
 def _check_table(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
-    with connection.cursor() as cursor:
-        cursor.execute(_COLUMNS[connection.vendor])
-        columns = {name: (type.lower(), charset) for name, type, charset in cursor.fetchall()}
-    if not columns:
-        yield from _check_missing(connection)
+    tables = connection.introspection.table_names()
+    if _TABLE not in tables:
+        yield from _check_missing(connection, tables)
         return
+    columns = _read_columns(connection)
     for name in sorted(_TYPES.keys() - columns.keys()):
         yield _error("E031", connection, f"has no column {name!r}.", "Is it another application's table?")
     if not _TYPES.keys() <= columns.keys():
@@ -104,9 +105,34 @@ def _check_table(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         )
 
 
-def _check_missing(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+def _read_columns(connection: BaseDatabaseWrapper) -> dict[str, tuple[str, str | None]]:
+    """Return each column's type as it was declared, and its character set where the database has several."""
+    statement = _COLUMNS.get(connection.vendor)
+    with connection.cursor() as cursor:
+        if statement is None:
+            columns = connection.introspection.get_table_description(cursor, _TABLE)
+            return {column.name: (column.type_code.lower(), None) for column in columns}
+        cursor.execute(statement)
+        return {name: (type.lower(), charset) for name, type, charset in cursor.fetchall()}
+
+
+def _read_unique(connection: BaseDatabaseWrapper) -> list[set[str]]:
+    """Return the columns of each index over which every row is unique."""
+    statement = _UNIQUE.get(connection.vendor)
+    with connection.cursor() as cursor:
+        if statement is None:
+            constraints = connection.introspection.get_constraints(cursor, _TABLE)
+            return [set(each["columns"]) for each in constraints.values() if each["unique"]]
+        cursor.execute(statement)
+        unique = defaultdict(set)
+        for index, column in cursor.fetchall():
+            unique[index].add(column)
+        return list(unique.values())
+
+
+def _check_missing(connection: BaseDatabaseWrapper, tables: list[str]) -> Iterator[CheckMessage]:
     # A warning, and none at all before the first migration: `migrate` runs this check, and is what helps.
-    if "django_migrations" in connection.introspection.table_names():
+    if "django_migrations" in tables:
         yield CheckWarning(
             f"{_place(connection)} is missing.",
             hint=f"Run manage.py migrate --database {connection.alias}.",
@@ -150,12 +176,7 @@ def _check_collation(connection: BaseDatabaseWrapper, charset: str | None) -> It
 
 
 def _check_uniqueness(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
-    unique = defaultdict(set)
-    with connection.cursor() as cursor:
-        cursor.execute(_UNIQUE[connection.vendor])
-        for index, column in cursor.fetchall():
-            unique[index].add(column)
-    if {"id", "created"} not in unique.values():
+    if {"id", "created"} not in _read_unique(connection):
         yield _error(
             "E034",
             connection,

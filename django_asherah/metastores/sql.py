@@ -47,8 +47,8 @@ def may_be_child(vendor: str) -> str:
 
     The database looks at the record's text: parsing JSON, it would stumble over a record that is broken.
     """
-    text = "BINARY" if vendor == "mysql" else "text"
-    return f"CAST(key_record AS {text}) LIKE %s"
+    text = "CAST(key_record AS text)" if vendor == "sqlite" else record_text(vendor)
+    return f"{text} LIKE %s"
 
 
 def child_pattern(parent: KeyMeta) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connections
 from django.test import Client
 
-from django_asherah import engine
+from django_asherah import admin, engine
 from django_asherah.admin.tree import PAGE
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.kms.health import LastAnswer
 from django_asherah.lifecycle import KeyState
 from django_asherah.models import EncryptionKey
-from tests.admin.conftest import ARNS, DAY, LIST, SK_ID, Maker, page_of, regional
+from tests.admin.conftest import ARNS, DAY, LIST, SK_ID, Maker, page_of, pk_of, regional
 from tests.admin.test_list import moment
 from tests.databases import VENDOR, as_asherah, execute
 from tests.metastores.test_adopted_tables import COLLATION, COLUMNS, DDL
@@ -48,6 +51,14 @@ def text_of(client: Client, url: str = LIST) -> str:
     return " ".join(unescape(response.content.decode()).split())
 
 
+def _fill(make: Maker, parent: int, count: int) -> None:
+    record = {"Created": make.now, "Key": "A" * 80, "ParentKeyMeta": {"Created": parent, "KeyId": SK_ID}}
+    EncryptionKey.objects.bulk_create(
+        EncryptionKey(key_id=f"_IK_{number:03}_suite_tests", created=make.moment(0), key_record=record)
+        for number in range(count)
+    )
+
+
 class TestDetail:
     def test_a_system_key_with_its_regions_and_all_below(self, make: Maker, staff: Client) -> None:
         system = make.system(3)
@@ -62,6 +73,20 @@ class TestDetail:
         assert moment(system.created + 90 * DAY) in text
         assert all(page_of(meta) in text for meta in below)
         assert "carol" not in text
+
+    def test_the_tree_shows_no_key_of_another_parent(self, make: Maker, staff: Client) -> None:
+        """These records hold the same time as the parent's, or one that begins alike: the database can't tell."""
+        system = make.system(3)
+        twin = make.system(3, key_id="_SK_other_product")
+        make.intermediate(system, "alice", 2)
+        make.intermediate(twin, key_id="_IK_bob_other_product")
+        make.intermediate(KeyMeta(SK_ID, system.created * 10 + 1), "carol", 1)
+        make.row("_IK_dave_suite_tests", {"ParentKeyMeta": {"KeyId": SK_ID, "Created": system.created}})
+
+        page = staff.get(page_of(system))
+
+        assert [row.key_id for row in page.context["tree"].children] == ["_IK_alice_suite_tests"]
+        assert not [name for name in ("bob", "carol", "dave") if name in page.content.decode()]
 
     def test_an_intermediate_key_under_its_system_key(self, make: Maker, staff: Client) -> None:
         system = make.system(3)
@@ -82,11 +107,7 @@ class TestDetail:
 
     def test_the_tree_is_paged(self, make: Maker, staff: Client) -> None:
         system = make.system(3)
-        record = {"Created": make.now, "Key": "A" * 80, "ParentKeyMeta": {"Created": system.created, "KeyId": SK_ID}}
-        EncryptionKey.objects.bulk_create(
-            EncryptionKey(key_id=f"_IK_{number:03}_suite_tests", created=make.moment(0), key_record=record)
-            for number in range(PAGE + 7)
-        )
+        _fill(make, system.created, PAGE + 7)
 
         first = staff.get(page_of(system))
         after = first.context["tree"].after
@@ -248,3 +269,91 @@ class TestElsewhere:
         settings.ASHERAH = as_asherah(METASTORE="memory")
 
         assert user_with().get(LIST).status_code == 403
+
+
+TEMPLATES = Path(admin.__file__).parent.parent / "templates" / "admin" / "django_asherah" / "encryptionkey"
+
+
+class TestTemplates:
+    """No template asks for what is not there: Django would show nothing in its place, and say so to its log alone."""
+
+    @pytest.fixture
+    def missing(self, caplog: pytest.LogCaptureFixture) -> Callable[[], set[str]]:
+        """Return the names that were asked for in vain, of all that stand in this app's templates."""
+        caplog.set_level(logging.DEBUG, "django.template")
+        tags = re.findall(r"{[{%].*?[}%]}", "".join(path.read_text() for path in TEMPLATES.iterdir()))
+        names = set(re.findall(r"\w+", " ".join(tags)))
+
+        def missing() -> set[str]:
+            logged = [record.args for record in caplog.records if record.msg.startswith("Exception while resolving")]
+            return {str(args[0]) for args in logged if isinstance(args, tuple)} & names
+
+        return missing
+
+    def test_the_list(self, make: Maker, staff: Client, settings: Any, missing: Callable[[], set[str]]) -> None:
+        text_of(staff)
+        system = make.system(3)
+        make.intermediate(system, "alice", 2)
+        make.system(91)
+        make.row("_SK_broken", {"a": 1})
+        text_of(staff)
+        settings.ASHERAH = regional(KMS="tests.admin.test_pages.RegionsThatWereAsked")
+        text_of(staff)
+        settings.ASHERAH = {**regional(), "KMS": "static", "KMS_OPTIONS": {"key": "5a" * 32}}
+        text_of(staff)
+        _fill(make, system.created, 120)
+        text_of(staff, f"{LIST}?p=2")
+
+        assert missing() == set()
+
+    def test_a_key(self, make: Maker, staff: Client, missing: Callable[[], set[str]]) -> None:
+        system = make.system(3)
+        text_of(staff, page_of(system))
+        meta = make.intermediate(system, "alice", 2)
+        for each in (system, meta):
+            text_of(staff, page_of(each))
+        _fill(make, system.created, PAGE + 7)
+        first = staff.get(page_of(system))
+        staff.get(f"{page_of(system)}?after={first.context['tree'].after}")
+        assert "No intermediate key on this page." in text_of(staff, f"{page_of(system)}?after=999999999")
+        text_of(staff, f"{LIST}{pk_of(meta)}/history/")
+        EncryptionKey.objects.filter(key_id=SK_ID).delete()
+        text_of(staff, page_of(meta))
+        make.row("_SK_broken", {"a": 1})
+        text_of(staff, f"{LIST}{EncryptionKey.objects.get(key_id='_SK_broken').pk}/change/")
+
+        assert missing() == set()
+
+    def test_the_question_before_a_revocation(
+        self, make: Maker, staff: Client, missing: Callable[[], set[str]]
+    ) -> None:
+        system = make.system(3)
+        chosen = [pk_of(system), pk_of(make.intermediate(system, "alice", 2))]
+
+        page = staff.post(LIST, {"action": "revoke_keys", "_selected_action": chosen}).content.decode()
+
+        assert "every partition, 1 intermediate key under this one" in " ".join(page.split())
+        assert missing() == set()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_no_keys_to_be_seen(
+        self, make: Maker, staff: Client, settings: Any, empty_alias: str, missing: Callable[[], set[str]]
+    ) -> None:
+        settings.ASHERAH = regional(METASTORE="memory")
+        text_of(staff)
+        settings.ASHERAH = regional(DATABASE=empty_alias)
+        text_of(staff)
+        connections[empty_alias].close()
+
+        assert missing() == set()
+
+    def test_every_template_is_among_these(self) -> None:
+        assert {path.stem for path in TEMPLATES.iterdir()} == {
+            "base",
+            "branch",
+            "change_list",
+            "detail",
+            "revoke_confirmation",
+            "summary",
+            "unavailable",
+        }

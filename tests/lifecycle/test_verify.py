@@ -11,15 +11,34 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from django_asherah import engine, lifecycle
+from django_asherah.conf import Settings
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import KeyState
 from django_asherah.lifecycle.columns import UnknownColumnError
 from django_asherah.models import EncryptionKey
 from tests.fields.helpers import raw, set_raw
-from tests.lifecycle.conftest import Run
+from tests.lifecycle.conftest import BASE, Run
+from tests.regional import PretendedAws
 from tests.testapp.models import Child, Document, Note, Parent, Tenancy
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class RegionsThatDisagree(PretendedAws):
+    """A KMS some of whose regions unwrap whatever the test says."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.keys: dict[str, bytes] = {}
+        self.unwrapped: list[bytearray] = []
+
+    def decrypt_key_in(self, region: str, wrapped: bytes) -> bytearray:
+        key = super().decrypt_key_in(region, wrapped)
+        self.unwrapped.append(bytearray(self.keys.get(region, key)))
+        return self.unwrapped[-1]
+
+    def decrypt_key(self, wrapped: bytes) -> bytearray:
+        return super().decrypt_key_in(next(iter(self.master_keys)), wrapped)
 
 
 class TestKeys:
@@ -50,6 +69,31 @@ class TestKeys:
         Note.objects.create(body="x")
         regional()
         assert [p["reason"] for p in run("asherah_verify")["problems"]] == ["not wrapped for two", "two can't"]
+
+    def test_a_region_that_unwraps_another_key_is_a_problem(self, run: Run, settings: Any) -> None:
+        """Values open as long as the preferred region answers; with the other one they would be lost."""
+        arns = {"one": "arn-1", "two": "arn-2", "three": "arn-3"}
+        kms_class = f"{__name__}.{RegionsThatDisagree.__name__}"
+        settings.ASHERAH = {**BASE, "KMS": kms_class, "KMS_OPTIONS": {"arns": arns}}
+        Note.objects.create(body="x")
+        assert run("asherah_verify")["code"] == 0
+        kms: Any = engine.get_factory().kms
+        kms.keys = {"two": b"2" * 32}
+        system = next(key.meta for key in lifecycle.list_keys() if key.kind == "system")
+
+        report = lifecycle.verify_keys()
+
+        found = [(str(system), "two unwraps another key than the regions before it")]
+        assert report.problems == found
+        assert lifecycle.verify_key(system).problems == found
+        document = run("asherah_verify")
+        assert document["code"] == 1
+        assert [(problem["at"], problem["reason"]) for problem in document["problems"]] == found
+
+        kms.keys = {"one": b"1" * 32}
+        names = [reason.partition(" ")[0] for _, reason in lifecycle.verify_key(system).problems]
+        assert names == ["two", "three"]
+        assert not any(bytes(key).strip(bytes(1)) for key in kms.unwrapped)
 
     def test_an_intermediate_key_that_does_not_open_is_named(self, run: Run) -> None:
         Note.objects.create(body="x")

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from django_asherah.envelope.records import KeyMeta, encode_key
 from django_asherah.metastores.database import DatabaseMetastore
+from django_asherah.metastores.key_table import KeyTable
 from tests.databases import VENDOR, execute, record
 
 TODAY = 1_795_478_400  # 2026-11-24T00:00:00Z
@@ -31,7 +32,14 @@ COLUMNS = {
         ("timestamp", "text"),
         ("timestamp", "json"),
     ],
-    "mysql": [("TIMESTAMP", "TEXT"), ("TIMESTAMP", "JSON"), ("DATETIME", "LONGTEXT"), ("DATETIME(6)", "MEDIUMTEXT")],
+    "mysql": [
+        ("TIMESTAMP", "TEXT"),
+        ("TIMESTAMP", "JSON"),
+        ("DATETIME", "LONGTEXT"),
+        ("DATETIME(6)", "MEDIUMTEXT"),
+        ("TIMESTAMP", "LONGTEXT CHARACTER SET utf16"),
+        ("TIMESTAMP", "TEXT CHARACTER SET latin1"),
+    ],
 }[VENDOR]
 ZONES = {
     "sqlite": [],
@@ -61,6 +69,37 @@ def test_the_contract_holds(adopted: str, atomic: bool) -> None:
         assert metastore.store("_IK_A_s_p", older) is True
         assert metastore.load(KeyMeta("_IK_a_s_p", TODAY)) == older
         assert metastore.load_latest("_IK_a_s_p") == newer
+
+
+def test_the_key_table_holds_the_records_that_the_engine_loads(adopted: str) -> None:
+    metastore = DatabaseMetastore(adopted)
+    metas = [KeyMeta("_IK_Zoë_s_p", TODAY), KeyMeta("_IK_a_s_p", TODAY + 60), KeyMeta("_IK_a_s_p", TODAY)]
+    records = {meta: record(meta.created, number, "_SK_s_p") for number, meta in enumerate(metas)}
+    for meta, each in records.items():
+        metastore.store(meta.key_id, each)
+    table = KeyTable(metastore)
+
+    listed = [(row.key_id, row.record()) for row in table.scan()]
+
+    assert sorted(listed, key=str) == sorted([(meta.key_id, each) for meta, each in records.items()], key=str)
+    assert metastore.load_many(metas) == records
+    for meta, each in records.items():
+        row = table.read(meta)
+        assert row is not None
+        assert row.record() == metastore.load(meta) == each
+    assert [row.record() for row in table.versions("_IK_a_s_p")] == [records[metas[1]], records[metas[2]]]
+    assert {row.record() for row in table.children(KeyMeta("_SK_s_p", TODAY))} == {records[metas[0]], records[metas[2]]}
+    assert table.count() == 3
+
+
+def test_a_record_is_replaced_if_it_is_exactly_what_was_read(adopted: str) -> None:
+    metastore = DatabaseMetastore(adopted)
+    metastore.store("_SK_s_p", record(TODAY, 1))
+    (row,) = metastore.versions("_SK_s_p")
+
+    assert metastore.replace(row, record(TODAY, 2)) is True
+    assert metastore.replace(row, record(TODAY, 3)) is False
+    assert metastore.load(KeyMeta("_SK_s_p", TODAY)) == record(TODAY, 2)
 
 
 @pytest.mark.parametrize("zone", ZONES)
