@@ -23,7 +23,7 @@ from opentelemetry import metrics
 
 from django_asherah import engine, signals
 from django_asherah.envelope.aead import StreamCipher
-from django_asherah.envelope.partition import kind_of
+from django_asherah.envelope.partition import KeyKind, kind_of
 from django_asherah.envelope.session import Session
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -71,7 +71,7 @@ class _Meters:
         finally:
             self._operations.add(1, {"operation": name, **_outcome(error)})
             if error is None and not self._local.missed:
-                self._lookups.add(1, {"level": "intermediate", "outcome": "hit"})
+                self._lookups.add(1, {"level": KeyKind.INTERMEDIATE.value, "outcome": "hit"})
 
 
 _meters: _Meters | None = None

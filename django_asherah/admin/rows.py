@@ -112,7 +112,7 @@ def _prefix_name(kind: KeyKind) -> str:
 
 
 def _is_of_kind(kind: KeyKind) -> Q:
-    # Not "startswith", which on SQLite takes _sk_ for _SK_.
+    # Not "startswith", which on SQLite tells no capital from a small letter.
     return Q(**{_prefix_name(kind): kind.prefix})
 
 

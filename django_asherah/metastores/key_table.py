@@ -154,5 +154,5 @@ def _missing(metastore: object, protocol: type, what: str, *methods: str) -> Met
     lacks = [f"{method}()" for method in methods if not hasattr(metastore, method)]
     return MetastoreError(
         f"the metastore {name} can't {what}: it has no {' and no '.join(lacks)}. "
-        f"Add it as {protocol.__name__} in {__name__} describes"
+        f"Implement {__name__}.{protocol.__name__}"
     )

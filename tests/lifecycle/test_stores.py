@@ -316,9 +316,8 @@ class TestVerify:
 
     def test_a_key_that_does_not_open_and_a_region_that_is_down(self, store: Store, run: Run) -> None:
         meta = key_of(write("left"))
-        put(
-            LEFT_ID, meta.created + 60, parent_key_meta=[key.meta for key in lifecycle.list_keys() if not key.parent][0]
-        )
+        system = next(key.meta for key in lifecycle.list_keys() if not key.parent)
+        put(LEFT_ID, meta.created + 60, parent_key_meta=system)
         store.configure(down=("two",))
         document = run("asherah_verify")
         assert document["code"] == 1
@@ -383,7 +382,7 @@ class TestWhatAMetastoreLacks:
         write("left")
         expected = (
             "the metastore OwnMetastore can't list its keys: it has no scan() and no versions(). "
-            "Add it as ListsKeys in django_asherah.metastores.key_table describes"
+            "Implement django_asherah.metastores.key_table.ListsKeys"
         )
         for words in (
             ("asherah_status",),
@@ -416,6 +415,6 @@ class TestWhatAMetastoreLacks:
                 work()
             assert str(caught.value) == (
                 "the metastore ListingMetastore can't replace a key's record, which revoking and re-wrapping need: "
-                "it has no replace(). Add it as ReplacesKeys in django_asherah.metastores.key_table describes"
+                "it has no replace(). Implement django_asherah.metastores.key_table.ReplacesKeys"
             )
         assert {key.state for key in lifecycle.list_keys()} == {KeyState.CURRENT, KeyState.SUPERSEDED}
