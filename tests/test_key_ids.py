@@ -8,7 +8,7 @@ from pathlib import Path
 import django_asherah
 
 PACKAGE = Path(django_asherah.__file__).parent
-PREFIX = re.compile(r"_[A-Z]K(_|\\b)")
+PREFIX = re.compile(r"_[A-Z]K(_|\b)")
 
 
 def test_the_prefixes_stand_in_the_module_of_key_ids_alone() -> None:

@@ -197,8 +197,9 @@ class EncryptionKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 def _may_be_in_database() -> bool:
-    """Tell whether a Django database may hold the keys: the page says why, if none does."""
+    """Tell whether a Django database holds the keys, or the settings are wrong: the page says what is."""
     try:
-        return get_settings().metastore not in ("dynamodb", "memory")
+        settings = get_settings()
     except ImproperlyConfigured:
         return True
+    return settings.metastore_provider.find_database(settings) is not None

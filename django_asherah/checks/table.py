@@ -67,9 +67,10 @@ def check_key_table(
     if any(find_problems()):
         return []
     settings = get_settings()
-    if settings.metastore != "database" or settings.database not in (databases or ()):
+    alias = settings.metastore_provider.find_database(settings)
+    if alias is None or alias not in (databases or ()):
         return []
-    connection = connections[settings.database]
+    connection = connections[alias]
     if connection.vendor not in _VENDORS:
         hint = "Use PostgreSQL, MySQL, MariaDB or SQLite."
         return [_error("E030", connection, f"can't be read: it is in {connection.display_name}.", hint)]
