@@ -22,8 +22,8 @@ from django_asherah.exceptions import MetastoreError
 IS_KEY = "(id = %s AND created = %s)"
 INSERT = "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)"
 
-# Seconds that PostgreSQL waits for a lock, if nobody said otherwise: the caller's own transaction may hold it,
-# and so for ever.
+# How long PostgreSQL waits for a lock, unless a limit is set: the caller's own transaction may hold it, and then the
+# wait would never end.
 _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
 
 _RECORD_TEXT = {

@@ -77,7 +77,8 @@ def make_keys(number: int) -> None:
     )
     with connection.cursor() as cursor:
         cursor.executemany(
-            INSERT, [(f"_IK_{n:06}_suite_tests", created_literal(connection, system.created), record) for n in range(number)]
+            INSERT,
+            [(f"_IK_{n:06}_suite_tests", created_literal(connection, system.created), record) for n in range(number)],
         )
 
 
