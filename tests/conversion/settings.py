@@ -2,6 +2,6 @@
 
 from tests.settings import *  # noqa: F403
 
-INSTALLED_APPS = ["django_asherah", "tests.moving.movedapp"]
-ROOT_URLCONF = "tests.moving.settings"
+INSTALLED_APPS = ["django_asherah", "tests.conversion.movedapp"]
+ROOT_URLCONF = "tests.conversion.settings"
 urlpatterns: list[object] = []
