@@ -225,11 +225,7 @@ def _limits(field: Any, connection: Any) -> Callable[[str], None]:
 @contextmanager
 def _progress(label: str) -> Iterator[Progress]:
     with tqdm(desc=f"  {label}", unit="value", disable=None, leave=False, unit_scale=True) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        yield advance
+        yield bar.update
 
 
 def _drop_finished_ledgers(*, sender: Any, using: str, **kwargs: Any) -> None:

@@ -20,7 +20,7 @@ class EncryptedField(Protocol):
 
     @property
     def unique(self) -> Any:
-        """Whether the column shall hold no value twice."""
+        """Whether no two rows may hold the same value."""
 
     @property
     def primary_key(self) -> Any:

@@ -70,7 +70,7 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
     def deconstruct(self) -> Any:
         """Return what recreates the field; never a secret."""
         name, path, args, kwargs = super().deconstruct()
-        if path.startswith("django_asherah.fields."):  # Migrations must outlive where in here a class stands.
+        if path.startswith("django_asherah.fields."):  # Migrations must outlive a move of the class in here.
             path = f"django_asherah.fields.{type(self).__name__}"
         if self.partition is not None:
             kwargs["partition"] = self.partition
@@ -81,7 +81,7 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         return name, path, args, kwargs
 
     def get_internal_type(self) -> str:
-        """Return what kind of values Django shall take the column's for: text, whatever the value's type."""
+        """Return how Django is to treat the column: as text, whatever the type of its values."""
         return "TextField"
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:

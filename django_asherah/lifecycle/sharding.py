@@ -27,7 +27,7 @@ def split(
         UnknownColumnError: a name is not one of an encrypted column.
     """
     names, options = list(names), options or Options()
-    encrypted_columns(names, alias)  # A wrong name shall fail here, and not in a worker.
+    encrypted_columns(names, alias)  # A wrong name must fail here, not in a worker.
     common = {
         "names": names,
         "alias": alias,

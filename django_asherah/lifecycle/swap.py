@@ -19,7 +19,7 @@ class Swap(Struct, frozen=True, gc=False):
     Attributes:
         pk: the primary key of its row.
         before: what the column held when it was read.
-        after: what it shall hold.
+        after: what replaces it.
     """
 
     pk: Any

@@ -96,11 +96,7 @@ class AsherahCommand(BaseCommand):
         shown = sys.stderr.isatty()
         number = total() if shown else None
         with tqdm(unit=unit, total=number, disable=not shown, leave=False, file=sys.stderr, unit_scale=True) as bar:
-
-            def advance(count: int) -> None:
-                bar.update(count)
-
-            yield advance
+            yield bar.update
 
     def _print(self, outcome: Outcome, options: dict[str, Any]) -> None:
         if options["json"]:
