@@ -59,7 +59,7 @@ class ColumnMixin(SealingMixin[Set_contra, Get_co]):
         Raises:
             AsherahError: it can't be opened, or is no value of this field.
         """
-        if self.is_plaintext(raw):
+        if self.allow_plaintext and self.is_plaintext(raw):
             return self.load_plaintext(raw)
         return super().value_of(raw)
 
