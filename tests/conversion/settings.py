@@ -1,4 +1,4 @@
-"""The suite's settings, with an app whose migrations move a column, and no others."""
+"""The suite's settings, with an app whose migrations convert a column, and no others."""
 
 from tests.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""A move that ends at any statement goes on, and a real process may be killed."""
+"""A conversion that ends at any statement goes on, and a real process may be killed."""
 
 from __future__ import annotations
 
