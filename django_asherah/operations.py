@@ -16,16 +16,17 @@ from tqdm import tqdm
 from django_asherah.exceptions import DecryptionError
 from django_asherah.fields import EncryptedFieldMixin
 from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.conversion import decrypt_column, encrypt_column
 from django_asherah.lifecycle.ledger import Ledger, drop_finished
-from django_asherah.lifecycle.moving import decrypt_column, encrypt_column
+from django_asherah.lifecycle.progress import Progress
 
 _NUL = re.compile("\0")
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _PLAIN = (models.CharField, models.TextField, models.JSONField)
 
 
-class _MoveField(AlterField):
-    """An ``AlterField`` between a plain and an encrypted field that takes the values along.
+class _ConvertField(AlterField):
+    """An ``AlterField`` between a plain and an encrypted field that converts the values, too.
 
     It works in batches, each in a transaction of its own, so its migration needs ``atomic = False``. Interrupted at any
     moment, ``migrate`` goes on where it stopped. Only the data decides: no ``save()``, no signals, no managers.
@@ -35,13 +36,13 @@ class _MoveField(AlterField):
     verb: str
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        """Move the column, from plain to encrypted or back, whichever the states say.
+        """Convert the column, from plain to encrypted or back, whichever the states say.
 
         Raises:
             NotSupportedError: the migration is atomic, and not only on databases that can't roll such a thing back.
             TypeError: the two fields are not a plain and an encrypted one.
             ValueError: they are not of the same column.
-            EncryptionError, DecryptionError: some values can't be moved, and are left as they were.
+            EncryptionError, DecryptionError: some values can't be converted, and are left as they were.
         """
         from_model = from_state.apps.get_model(app_label, self.model_name)
         to_model = to_state.apps.get_model(app_label, self.model_name)
@@ -76,7 +77,7 @@ class _MoveField(AlterField):
         return super(AlterField, self).reduce(operation, app_label)
 
 
-class EncryptField(_MoveField):
+class EncryptField(_ConvertField):
     """Make an encrypted field of a ``TextField``, ``CharField`` or ``JSONField`` whose column holds values.
 
     Takes what ``AlterField`` takes. Reversed, it decrypts.
@@ -85,7 +86,7 @@ class EncryptField(_MoveField):
     verb = "encrypt"
 
 
-class DecryptField(_MoveField):
+class DecryptField(_ConvertField):
     """Make a ``TextField``, ``CharField`` or ``JSONField`` of an encrypted field whose column holds records.
 
     Takes what ``AlterField`` takes. Reversed, it encrypts.
@@ -139,20 +140,20 @@ def _change_type(schema_editor: Any, model: Any, old: Any, new: Any) -> Any:
 
 def _require_a_pair(old: Any, new: Any, connection: Any) -> None:
     plain, encrypted = (old, new) if isinstance(new, EncryptedFieldMixin) else (new, old)
-    place = f"{new.model._meta.label}.{new.name}"
+    name = f"{new.model._meta.label}.{new.name}"
     if not isinstance(encrypted, EncryptedFieldMixin) or isinstance(plain, EncryptedFieldMixin):
-        raise TypeError(f"{place}: one of the two fields must be encrypted, and the other must not")
+        raise TypeError(f"{name}: one of the two fields must be encrypted, and the other must not")
     if not isinstance(plain, _PLAIN):
         raise TypeError(
-            f"{place}: {type(plain).__name__} is no TextField, CharField or JSONField; add an encrypted field beside "
+            f"{name}: {type(plain).__name__} is no TextField, CharField or JSONField; add an encrypted field beside "
             "it, copy the values in Python, and remove the old field"
         )
     if encrypted.db_type(connection) != models.TextField().db_type(connection):
         raise ValueError(
-            f"{place}: the encrypted field must have record_format='json' for this; change it before or after"
+            f"{name}: the encrypted field must have record_format='json' for this; change it before or after"
         )
     if (plain.column, plain.null) != (encrypted.column, encrypted.null):
-        raise ValueError(f"{place}: change the column's name and null in a migration of their own")
+        raise ValueError(f"{name}: change the column's name and null in a migration of their own")
 
 
 def _require_no_transaction(operation: AlterField, schema_editor: Any) -> None:
@@ -163,14 +164,14 @@ def _require_no_transaction(operation: AlterField, schema_editor: Any) -> None:
         )
 
 
-def _encrypt(schema_editor: Any, plain: tuple[Any, Any], column: Column, progress: Callable[[int], None]) -> None:
+def _encrypt(schema_editor: Any, plain: tuple[Any, Any], column: Column, progress: Progress) -> None:
     # The digests of values that an earlier decryption left must not outlive the values.
     Ledger(column, "decrypt").drop()
     _alter(schema_editor, plain[0], plain[1], column.field)
     encrypt_column(column, progress)
 
 
-def _decrypt(schema_editor: Any, column: Column, plain: tuple[Any, Any], progress: Callable[[int], None]) -> None:
+def _decrypt(schema_editor: Any, column: Column, plain: tuple[Any, Any], progress: Progress) -> None:
     to_model, to_field = plain
     Ledger(column, "encrypt").drop()
     if Ledger(column, "decrypt").exists():
@@ -222,13 +223,9 @@ def _limits(field: Any, connection: Any) -> Callable[[str], None]:
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[Callable[[int], None]]:
+def _progress(label: str) -> Iterator[Progress]:
     with tqdm(desc=f"  {label}", unit="value", disable=None, leave=False, unit_scale=True) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        yield advance
+        yield bar.update
 
 
 def _drop_finished_ledgers(*, sender: Any, using: str, **kwargs: Any) -> None:

@@ -23,7 +23,7 @@ from django_asherah.envelope.streams import OpeningReader, SealingReader, at_fil
 class EncryptedStorage(Storage):
     """Encrypts each file under a key of its own on the way into another storage, chunk by chunk in bounded memory.
 
-    Names, times and (nearly) sizes of the files stay visible, and a whole file can be put in another's place.
+    Names, times and (nearly) sizes of the files stay visible, and one file can be swapped for another.
 
     Args:
         storage: where the encrypted files go: an alias in ``STORAGES``, or a storage.

@@ -1,6 +1,7 @@
 """Model fields that encrypt on save and decrypt on load."""
 
 from django_asherah.fields.binary import EncryptedBinaryField, EncryptedUUIDField
+from django_asherah.fields.json import EncryptedJSONField
 from django_asherah.fields.mixin import EncryptedFieldMixin
 from django_asherah.fields.numbers import (
     EncryptedBigIntegerField,
@@ -14,6 +15,7 @@ from django_asherah.fields.strings import (
     EncryptedCharField,
     EncryptedEmailField,
     EncryptedGenericIPAddressField,
+    EncryptedTextField,
     EncryptedURLField,
 )
 from django_asherah.fields.times import (
@@ -22,7 +24,6 @@ from django_asherah.fields.times import (
     EncryptedDurationField,
     EncryptedTimeField,
 )
-from django_asherah.fields.types import EncryptedJSONField, EncryptedTextField
 
 __all__ = [
     "EncryptedBigIntegerField",

@@ -31,14 +31,14 @@ class EncryptedBinaryField(EncryptedFieldMixin[Set_contra, Get_co], models.Binar
         """Return the bytes."""
         return payload
 
-    def load_plaintext(self, text: str | bytes) -> bytes:
+    def load_plaintext(self, raw: str | bytes) -> bytes:
         """Return the bytes of a binary column.
 
         Raises:
             InvalidRecordError: it is text, which each database makes of bytes in its own way.
         """
-        if isinstance(text, bytes):
-            return text
+        if isinstance(raw, bytes):
+            return raw
         raise InvalidRecordError("a binary column can't become a text column: use record_format='compact'")
 
 

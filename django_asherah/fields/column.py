@@ -1,49 +1,49 @@
-"""A field's column as what goes over it row by row sees it: records, and values that are not encrypted yet."""
+"""A field's column, for what goes over it row by row: records, and values that are not encrypted yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from django.db import models
+from django.db.models import ExpressionWrapper, F
 
-from django_asherah import engine
 from django_asherah.envelope.compact import is_compact
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, InvalidRecordError
-from django_asherah.fields.formats import RecordFormat
-from django_asherah.fields.plaintext import may_be_plaintext
-from django_asherah.fields.text import decode_text
+from django_asherah.fields.generic import Get_co, Set_contra
+from django_asherah.fields.sealing import SealingMixin
+from django_asherah.fields.utf8 import decode_text
+
+_RECORD_STARTS = ('{"Key":{', '{"Data":"')
+"""How records begin: as Go, Rust, C# and this app write them, and in the other order, which Java may choose."""
+
+_RECORD_MEMBER = '"ParentKeyMeta"'
+"""In every record, and past a damaged or missing start."""
 
 
-class ColumnMixin:
-    """The part of an encrypted field that opens, seals and converts what stands in its column."""
+def may_be_plaintext(raw: object) -> bool:
+    """Tell whether a column value can't be a record, whole or damaged.
 
-    partition: str | None
-    allow_plaintext: bool
-    format: RecordFormat
-    _load: Callable[[bytes], Any]
+    Only its text can tell, because a damaged record opens no more than a value does. So the rule errs on one side
+    only: a value may be taken for a damaged record, which is an error that says so; a record that lost its end or is
+    wrong in places is never taken for a value.
+    """
+    return isinstance(raw, str) and not raw.lstrip().startswith(_RECORD_STARTS) and _RECORD_MEMBER not in raw
 
-    def open(self, raw: Any) -> Any:
-        """Return the value of what the column holds, which isn't NULL.
 
-        Raises:
-            AsherahError: it can't be opened.
-        """
-        if self.allow_plaintext and self.is_plaintext(raw):
-            return self.load_plaintext(raw)
-        return self._load(engine.get_session(self.partition).decrypt(raw))
+class ColumnMixin(SealingMixin[Set_contra, Get_co]):
+    """The part of an encrypted field that knows what may stand in its column: records, and for a while plaintext."""
 
-    def reseal(self, raw: Any) -> str | bytes:
-        """Return the same value in a new record of the field's format, under the newest key.
+    def raw_value(self) -> ExpressionWrapper:
+        """Return the expression that reads the column as it is."""
+        return ExpressionWrapper(F(self.name), output_field=self.format.column)
 
-        Raises:
-            AsherahError: it can't be opened, or there is no key.
-        """
-        if self.is_plaintext(raw):
-            return self.seal_plaintext(raw)
-        session = engine.get_session(self.partition)
-        return self.format.seal(session, session.decrypt(raw))
+    def find_key(self, raw: Any) -> KeyMeta | None:
+        """Return the key that a column value names; None if it names none that the field could use."""
+        if raw is not None and not self.is_plaintext(raw):
+            with suppress(DecryptionError):
+                return self.key_of(raw)
+        return None
 
     def is_plaintext(self, raw: Any) -> bool:
         """Tell whether a column value is one that was never encrypted, which only ``allow_plaintext`` allows."""
@@ -53,52 +53,54 @@ class ColumnMixin:
             raw = raw.decode(errors="replace")
         return may_be_plaintext(raw)
 
-    def wrote(self, raw: Any) -> bool:
-        """Tell whether a column value is a record of the field's own format, if it is a record at all."""
-        return not self.is_plaintext(raw) and self.format.wrote(raw)
-
-    def seal_plaintext(self, text: str | bytes) -> str | bytes:
-        """Return a column value that is not encrypted yet as a record, which seals it exactly as it stands.
+    def value_of(self, raw: Any) -> Any:
+        """Return the value of what the column holds, which isn't NULL: a record or, if that is allowed, plaintext.
 
         Raises:
-            InvalidRecordError: it is no value of this field.
-            KMSError, MetastoreError: there is no key.
+            AsherahError: it can't be opened, or is no value of this field.
         """
-        self.load_plaintext(text)
-        payload = text.encode() if isinstance(text, str) else text
-        return self.format.seal(engine.get_session(self.partition), payload)
+        if self.allow_plaintext and self.is_plaintext(raw):
+            return self.load_plaintext(raw)
+        return super().value_of(raw)
 
-    def open_plaintext(self, raw: Any) -> str:
-        """Return what a record seals as the text that an unencrypted column would hold: undoes :meth:`seal_plaintext`.
+    def reseal(self, raw: Any) -> str | bytes:
+        """Return the same value in a new record of the field's format, under the newest key.
 
         Raises:
-            AsherahError: it can't be opened, or seals no value of this field.
+            AsherahError: it can't be opened, or there is no key.
         """
-        payload = engine.get_session(self.partition).decrypt(raw)
-        self._load(payload)
-        return decode_text(payload)
+        return self.seal(self.from_plaintext(raw) if self.is_plaintext(raw) else self.open(raw))
 
-    def key_of(self, raw: Any) -> KeyMeta:
-        """Return the intermediate key that a column value's record names.
-
-        Raises:
-            InvalidRecordError: it is not a record.
-            PartitionMismatchError: it is a compact record of another partition.
-        """
-        return engine.get_session(self.partition).read(raw).key.parent_key_meta
-
-    def raw_field(self) -> models.Field[Any, Any]:
-        """Return a field that reads the column as it is."""
-        return self.format.column
-
-    def load_plaintext(self, text: str | bytes) -> Any:
+    def load_plaintext(self, raw: str | bytes) -> Any:
         """Return the value of a column value that is not encrypted yet.
 
         Raises:
             InvalidRecordError: it is no value of this field either.
         """
         try:
-            return self._load(text.encode() if isinstance(text, str) else text)
+            return self._load_safely(_as_bytes(raw))
         except DecryptionError:
             pass
         raise InvalidRecordError("it is neither a record nor a value that was written before the field was encrypted")
+
+    def from_plaintext(self, raw: str | bytes) -> bytes:
+        """Return the payload that seals a column value which is not encrypted yet, exactly as it stands.
+
+        Raises:
+            InvalidRecordError: it is no value of this field.
+        """
+        self.load_plaintext(raw)
+        return _as_bytes(raw)
+
+    def to_plaintext(self, payload: bytes) -> str:
+        """Return the text that an unencrypted column would hold: undoes :meth:`from_plaintext`.
+
+        Raises:
+            DecryptionError: the payload is no value of this field.
+        """
+        self._load_safely(payload)
+        return decode_text(payload)
+
+
+def _as_bytes(raw: str | bytes) -> bytes:
+    return raw.encode() if isinstance(raw, str) else raw

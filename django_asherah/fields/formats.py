@@ -1,8 +1,9 @@
-"""The record formats of a field: what stands in its column, and what kind of column that is."""
+"""The record formats of a field: what its column holds, and what kind of column that is."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from django.db import models
 
@@ -10,21 +11,26 @@ from django_asherah.envelope.compact import is_compact
 from django_asherah.envelope.session import Session
 
 
-class RecordFormat:
-    """Data row records as JSON text, which every Asherah SDK reads."""
+class RecordFormat(ABC):
+    """One way to write records into a column.
 
-    column: models.Field[Any, Any] = models.TextField()
-    """A field of the kind of column that holds such records."""
+    Attributes:
+        name: what a field's ``record_format`` calls it.
+        column: a plain field of the kind of column that holds such records. It reads them as they are.
+        is_binary: whether that column holds bytes.
+    """
 
-    is_binary = False
+    name: ClassVar[str]
+    column: ClassVar[models.Field[Any, Any]]
+    is_binary: ClassVar[bool]
 
+    @abstractmethod
     def seal(self, session: Session, payload: bytes) -> str | bytes:
         """Return ``payload`` as a new record."""
-        return session.encrypt(payload)
 
-    def wrote(self, raw: Any) -> bool:
-        """Tell whether a column value that is a record is in this format."""
-        return isinstance(raw, str)
+    @abstractmethod
+    def is_own(self, record: str | bytes) -> bool:
+        """Tell whether a record is in this format."""
 
 
 class _RawBytes(models.BinaryField):
@@ -34,30 +40,55 @@ class _RawBytes(models.BinaryField):
         return bytes(value) if isinstance(value, memoryview) else value
 
 
-class _JSONInBinary(RecordFormat):
+class Json(RecordFormat):
+    """Data row records as JSON text, which every Asherah SDK reads."""
+
+    name = "json"
+    column = models.TextField()
+    is_binary = False
+
+    def seal(self, session: Session, payload: bytes) -> str:
+        """Return ``payload`` as JSON text."""
+        return session.encrypt(payload)
+
+    def is_own(self, record: str | bytes) -> bool:
+        """Tell whether a record is text."""
+        return isinstance(record, str)
+
+
+class JsonInBinary(RecordFormat):
     """The same JSON in a binary column, on the way from the compact format back to a text column."""
 
+    name = "json-binary"
     column = _RawBytes()
     is_binary = True
 
     def seal(self, session: Session, payload: bytes) -> bytes:
+        """Return ``payload`` as JSON in UTF-8."""
         return session.encrypt(payload).encode()
 
-    def wrote(self, raw: Any) -> bool:
-        return not is_compact(raw)
+    def is_own(self, record: str | bytes) -> bool:
+        """Tell whether a record of a binary column is JSON."""
+        return not is_compact(record)
 
 
-class _Compact(_JSONInBinary):
+class Compact(RecordFormat):
     """Compact records, which are half as long and which only this app reads."""
 
+    name = "compact"
+    column = _RawBytes()
+    is_binary = True
+
     def seal(self, session: Session, payload: bytes) -> bytes:
+        """Return ``payload`` as a compact record."""
         return session.encrypt_compact(payload)
 
-    def wrote(self, raw: Any) -> bool:
-        return is_compact(raw)
+    def is_own(self, record: str | bytes) -> bool:
+        """Tell whether a record of a binary column is compact."""
+        return is_compact(record)
 
 
-FORMATS = {"json": RecordFormat(), "compact": _Compact(), "json-binary": _JSONInBinary()}
+FORMATS: dict[str, RecordFormat] = {format.name: format for format in (Json(), Compact(), JsonInBinary())}
 """By the name that a field's ``record_format`` has."""
 
 

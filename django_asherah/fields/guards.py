@@ -8,7 +8,7 @@ functions, comparisons between columns) when the column is compiled into SQL, by
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.core.exceptions import FieldDoesNotExist, FieldError
 from django.db.models import Count
@@ -28,15 +28,14 @@ from django.db.models.lookups import Exact, IsNull
 from django.db.models.sql import Query
 from django.db.models.sql.where import WhereNode
 
-if TYPE_CHECKING:
-    from django_asherah.fields.mixin import EncryptedFieldMixin
+from django_asherah.fields.interfaces import EncryptedField
 
 _INSTEAD = (
     "Only isnull and exact=None work. Filter on another column, on a keyed hash that you keep beside it, or in Python."
 )
 
 
-def refuse_lookup(field: EncryptedFieldMixin, name: str) -> FieldError:
+def refuse_lookup(field: EncryptedField, name: str) -> FieldError:
     """Return the error for a lookup, transform or key path on ``field``."""
     return FieldError(f"{field.full_name} is encrypted: {name!r} can't look into it. {_INSTEAD}")
 
@@ -56,9 +55,9 @@ class EncryptedCol(Col):
     """An encrypted column in a query."""
 
     @property
-    def field(self) -> EncryptedFieldMixin:
+    def encrypted_field(self) -> EncryptedField:
         """The encrypted field."""
-        return cast("EncryptedFieldMixin", self.target)
+        return cast(EncryptedField, self.target)
 
     def as_sql(self, compiler: Any, connection: Any) -> Any:
         """Compile the column.
@@ -70,7 +69,7 @@ class EncryptedCol(Col):
         return super().as_sql(compiler, connection)
 
 
-def require_records(field: EncryptedFieldMixin, expression: Any) -> None:
+def require_records(field: EncryptedField, expression: Any) -> None:
     """Let an expression be stored only if all that it can yield is NULL or a record of the same kind of field.
 
     Raises:
@@ -84,7 +83,7 @@ def require_records(field: EncryptedFieldMixin, expression: Any) -> None:
         )
 
 
-def _yields_records(field: EncryptedFieldMixin, expression: Any) -> bool:  # noqa: PLR0911 - one line a kind of expression
+def _yields_records(field: EncryptedField, expression: Any) -> bool:  # noqa: PLR0911 - one line a kind of expression
     match expression:
         case Value():
             return expression.value is None or _same_kind(field, output_field(expression))
@@ -106,7 +105,7 @@ def output_field(expression: Any) -> Any:
     return expression._output_field_or_none
 
 
-def _yields_all(field: EncryptedFieldMixin, expression: Any) -> bool:
+def _yields_all(field: EncryptedField, expression: Any) -> bool:
     return all(_yields_records(field, source) for source in expression.get_source_expressions())
 
 
@@ -119,11 +118,11 @@ def _only_column(query: Query) -> Any:
     return columns[0] if len(columns) == 1 else None
 
 
-def _holds_records_only(field: EncryptedFieldMixin, other: Any) -> bool:
+def _holds_records_only(field: EncryptedField, other: Any) -> bool:
     return _same_kind(field, other) and not other.allow_plaintext
 
 
-def _same_kind(field: EncryptedFieldMixin, other: Any) -> bool:
+def _same_kind(field: EncryptedField, other: Any) -> bool:
     return getattr(other, "record_kind", None) == field.record_kind
 
 
@@ -132,17 +131,18 @@ def _refuse_misuse(query: Query) -> None:
         _refuse_computing(expression)
     _refuse_comparing(query.where)
     _refuse_sorting(query)
-    _refuse_folding(query)
+    _refuse_grouping(query)
 
 
 def _refuse_computing(expression: Any) -> None:
-    """Refuse functions of encrypted columns; what only hands a value on may stay."""
+    """Refuse functions of encrypted columns; what only passes a value through may stay."""
     for source in expression.get_source_expressions():
         if source is None:
             continue
-        if isinstance(source, EncryptedCol) and not _hands_on(expression):
+        if isinstance(source, EncryptedCol) and not _passes_through(expression):
             raise FieldError(
-                f"{source.field.full_name} is encrypted: {type(expression).__name__} would work on its records. {_INSTEAD}"
+                f"{source.encrypted_field.full_name} is encrypted: {type(expression).__name__} would work on its "
+                f"records. {_INSTEAD}"
             )
         if isinstance(source, WhereNode):
             _refuse_comparing(source)
@@ -150,7 +150,7 @@ def _refuse_computing(expression: Any) -> None:
             _refuse_computing(source)
 
 
-def _hands_on(expression: Any) -> bool:
+def _passes_through(expression: Any) -> bool:
     if isinstance(expression, Count):
         return not getattr(expression, "distinct", False)
     return isinstance(expression, Coalesce | Case | When | ExpressionWrapper | Subquery | IsNull | Ref)
@@ -163,7 +163,7 @@ def _refuse_comparing(where: Any) -> None:
         elif not isinstance(child, IsNull) and hasattr(child, "get_source_expressions"):
             column = next(_columns(child), None)
             if column is not None:
-                raise refuse_lookup(column.field, getattr(child, "lookup_name", type(child).__name__))
+                raise refuse_lookup(column.encrypted_field, getattr(child, "lookup_name", type(child).__name__))
 
 
 def _columns(expression: Any) -> Iterator[EncryptedCol]:
@@ -201,24 +201,25 @@ def _named_fields(query: Query, item: Any) -> Iterator[Any]:
         yield item.target
     elif isinstance(item, str | F):
         name = item.lstrip("-+") if isinstance(item, str) else getattr(item, "name", "")
-        yield from _handed_on(query.annotations[name]) if name in query.annotations else [_field_at(query, name)]
+        annotation = query.annotations.get(name)
+        yield from [_field_at(query, name)] if annotation is None else _passed_through_fields(annotation)
     elif not isinstance(item, Subquery):
         for source in item.get_source_expressions():
             if source is not None:
                 yield from _named_fields(query, source)
 
 
-def _handed_on(annotation: Any) -> Iterator[Any]:
-    """Yield the fields whose values an annotation hands on as they are."""
+def _passed_through_fields(annotation: Any) -> Iterator[Any]:
+    """Yield the fields whose values an annotation passes through as they are."""
     if isinstance(annotation, Col):
         yield annotation.target
     elif isinstance(annotation, Subquery):
-        yield from _handed_on(annotation.query)
+        yield from _passed_through_fields(annotation.query)
     elif isinstance(annotation, Query):  # What Django 6.1 resolves a Subquery to.
-        yield from _handed_on(_only_column(annotation))
+        yield from _passed_through_fields(_only_column(annotation))
     elif isinstance(annotation, Coalesce | ExpressionWrapper):
         for source in annotation.get_source_expressions():
-            yield from _handed_on(source)
+            yield from _passed_through_fields(source)
 
 
 def _field_at(query: Query, path: str) -> Any:
@@ -232,16 +233,16 @@ def _is_encrypted(field: Any) -> bool:
     return getattr(field, "record_kind", None) is not None
 
 
-def _refuse_folding(query: Query) -> None:
+def _refuse_grouping(query: Query) -> None:
     """Refuse ``distinct()`` and grouping by encrypted columns, unless a primary key keeps the rows apart anyway."""
-    folded = query.group_by if isinstance(query.group_by, tuple) else query.select if query.distinct else ()
-    sources = [column.get_source_expressions()[0] if isinstance(column, Ref) else column for column in folded]
+    grouped = query.group_by if isinstance(query.group_by, tuple) else query.select if query.distinct else ()
+    sources = [column.get_source_expressions()[0] if isinstance(column, Ref) else column for column in grouped]
     columns = [column for column in sources if isinstance(column, Col)]
     if any(column.target.primary_key for column in columns):
         return
     for column in columns:
         if isinstance(column, EncryptedCol):
             raise FieldError(
-                f"{column.field.full_name} is encrypted: no two of its records are equal, so rows can't be grouped by it "
-                "or made distinct. Do it in Python."
+                f"{column.encrypted_field.full_name} is encrypted: no two of its records are equal, so rows can't be "
+                "grouped by it or made distinct. Do it in Python."
             )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.core import checks
 from django.db.models.fields import NOT_PROVIDED
 
-if TYPE_CHECKING:
-    from django_asherah.fields.mixin import EncryptedFieldMixin
+from django_asherah.fields.interfaces import EncryptedField
 
 
-def check_options(field: EncryptedFieldMixin) -> list[checks.CheckMessage]:
+def check_options(field: EncryptedField) -> list[checks.CheckMessage]:
     """Return what is wrong with a field's options: ``asherah.E101`` to ``E104``, and ``W105``."""
     # A random nonce makes every record differ, so uniqueness and order of the values can't be seen.
     wrong = {

@@ -1,4 +1,4 @@
-"""Field types for short strings. ``max_length`` counts characters of the string itself, never of the record."""
+"""Field types for text and short strings. ``max_length`` counts characters of the string, never of the record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,26 @@ from django.db import models
 
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.mixin import EncryptedFieldMixin
-from django_asherah.fields.text import decode_text, encode_text
+from django_asherah.fields.utf8 import decode_text, encode_text
+
+
+class EncryptedTextField(EncryptedFieldMixin[Set_contra, Get_co], models.TextField):
+    """A ``TextField`` whose column holds only records. ``max_length`` counts characters of the text."""
+
+    def dump(self, value: Any) -> bytes:
+        """Return the text in UTF-8.
+
+        Raises:
+            EncryptionError: it holds lone surrogates.
+        """
+        if value.__class__ is str:
+            try:
+                return value.encode()
+            except UnicodeEncodeError:
+                pass
+        return encode_text(self.get_prep_value(value))
+
+    load = staticmethod(decode_text)
 
 
 class _StringMixin(EncryptedFieldMixin[Set_contra, Get_co]):

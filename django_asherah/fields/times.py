@@ -13,7 +13,7 @@ from django.utils.duration import duration_iso_string
 
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.mixin import EncryptedFieldMixin
-from django_asherah.fields.text import decode_text
+from django_asherah.fields.utf8 import decode_text
 
 
 class EncryptedDateField(EncryptedFieldMixin[Set_contra, Get_co], models.DateField):

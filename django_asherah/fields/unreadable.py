@@ -1,4 +1,4 @@
-"""What stands for a value that can't be opened, where somebody asked to see the rest of its row nevertheless."""
+"""What stands for a value that can't be opened, so that the rest of its row can still be shown."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Unreadable(str):
 
 
 def is_tolerated() -> bool:
-    """Tell whether a value that can't be opened shall be an :class:`Unreadable` rather than an error."""
+    """Tell whether a value that can't be opened becomes an :class:`Unreadable` rather than an error."""
     return _tolerated.get()
 
 

@@ -1,16 +1,17 @@
-"""The life of keys and data: what the commands are thin over.
+"""The life of keys and data: the functions behind the commands.
 
 Every function works on the process's own settings. None of them ever logs or returns a secret.
 """
 
 from django_asherah.lifecycle.columns import Column, UnknownColumnError, count_values, encrypted_columns
+from django_asherah.lifecycle.data_verification import DataReport, verify_data
 from django_asherah.lifecycle.keys import KeyInfo, KeyState, Listing, list_keys
 from django_asherah.lifecycle.reencryption import ReencryptionReport, reencrypt
 from django_asherah.lifecycle.revocation import RevocationReport, revoke
 from django_asherah.lifecycle.rewrapping import RewrapReport, rewrap
 from django_asherah.lifecycle.rotation import RotationReport, rotate
 from django_asherah.lifecycle.sharding import run_shard, split
-from django_asherah.lifecycle.verification import DataReport, KeyReport, verify_data, verify_key, verify_keys
+from django_asherah.lifecycle.verification import KeyReport, verify_key, verify_keys
 
 __all__ = [
     "Column",

@@ -9,14 +9,30 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router
+from msgspec import Struct
 
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.fields import EncryptedFieldMixin
-from django_asherah.fields.preload import load_keys, meta_of, raw_value
+from django_asherah.fields.sealing import load_keys
 
 
 class UnknownColumnError(ValueError):
     """A name given for a model or a field is not one of an encrypted column."""
+
+
+class Row(Struct, frozen=True, gc=False):
+    """One row of a column.
+
+    Attributes:
+        pk: its primary key; a tuple if that is a composite one.
+        raw: what the column holds: a record, or plaintext.
+    """
+
+    pk: Any
+    raw: Any
+
+    def __repr__(self) -> str:
+        return f"<Row {self.pk}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +54,11 @@ class Column:
         """The column's name for people: ``app.Model.field``."""
         return f"{self.model._meta.label}.{self.field.name}"
 
-    def rows(self, size: int, after: Any = None, until: Any = None) -> Iterator[list[tuple[Any, Any]]]:
-        """Yield batches of (primary key, raw column value), NULLs left out, in the order of the primary key."""
-        while batch := self.batch(size, after, until):
+    def rows(self, size: int, after: Any = None, until: Any = None) -> Iterator[list[Row]]:
+        """Yield batches of rows, NULLs left out, in the order of the primary key."""
+        while batch := self._read(self._range(after, until)[:size]):
             yield batch
-            after = batch[-1][0]
-
-    def batch(self, size: int, after: Any = None, until: Any = None) -> list[tuple[Any, Any]]:
-        """Return one batch of :meth:`rows`."""
-        return list(self._range(after, until).values_list("pk", raw_value(self.field))[:size])
+            after = batch[-1].pk
 
     def keys(self, size: int) -> Iterator[list[Any]]:
         """Yield batches of the primary keys of :meth:`rows`."""
@@ -55,31 +67,31 @@ class Column:
             yield batch
             after = batch[-1]
 
-    def sample(self, size: int, batch: int) -> Iterator[list[tuple[Any, Any]]]:
-        """Yield batches of (primary key, raw column value) of ``size`` rows taken at random."""
+    def sample(self, size: int, batch: int) -> Iterator[list[Row]]:
+        """Yield batches of ``size`` rows taken at random."""
         keys = list(self._queryset().order_by("?").values_list("pk", flat=True)[:size])
         for start in range(0, len(keys), batch):
             yield self.at(keys[start : start + batch])
 
-    def at(self, keys: Sequence[Any], *, lock: bool = False) -> list[tuple[Any, Any]]:
-        """Return (primary key, raw column value) of the rows with these primary keys, in their order.
+    def at(self, keys: Sequence[Any], *, lock: bool = False) -> list[Row]:
+        """Return the rows with these primary keys, in their order.
 
         Args:
             keys: which.
             lock: hold the rows until the caller's transaction ends, where the database can (SQLite can't).
         """
         queryset = self._queryset().select_for_update() if lock else self._queryset()
-        return list(queryset.filter(pk__in=keys).order_by("pk").values_list("pk", raw_value(self.field)))
+        return self._read(queryset.filter(pk__in=keys).order_by("pk"))
 
-    def loaded(self, rows: Sequence[tuple[Any, Any]]) -> Iterator[tuple[Any, Any, KeyMeta | None]]:
-        """Yield (primary key, raw column value, its key if it names one), all their keys having been loaded together.
+    def with_keys_loaded(self, rows: Sequence[Row]) -> Iterator[tuple[Row, KeyMeta | None]]:
+        """Return each row with the key that it names, if it names one, all of these having been loaded together.
 
         Raises:
             MetastoreError: the key table can't be read.
         """
-        metas = [meta_of(self.field, raw) for _, raw in rows]
+        metas = [self.field.find_key(row.raw) for row in rows]
         load_keys(metas)
-        return ((pk, raw, meta) for (pk, raw), meta in zip(rows, metas, strict=True))
+        return zip(rows, metas, strict=True)
 
     def count(self) -> int:
         """Return how many values there are, NULLs left out."""
@@ -89,8 +101,11 @@ class Column:
         """Return primary keys that cut the rows into about ``parts`` equal pieces, the ends left out."""
         total = self.count()
         keys = self._queryset().order_by("pk").values_list("pk", flat=True)
-        places = sorted({total * part // parts for part in range(1, parts)} - {0, total})
-        return [keys[place - 1] for place in places]
+        cuts = sorted({total * part // parts for part in range(1, parts)} - {0, total})
+        return [keys[cut - 1] for cut in cuts]
+
+    def _read(self, queryset: Any) -> list[Row]:
+        return [Row(pk, raw) for pk, raw in queryset.values_list("pk", self.field.raw_value())]
 
     def _range(self, after: Any = None, until: Any = None) -> Any:
         queryset = self._queryset()

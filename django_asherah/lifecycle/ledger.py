@@ -1,4 +1,4 @@
-"""What a move has written so far, so that an interrupted one knows its own work from what merely looks like it."""
+"""What a conversion has written so far, so that an interrupted one knows its own work from what looks like it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from django.db import connections, models
 from django.db.models.constants import OnConflict
 
 from django_asherah.fields import EncryptedFieldMixin
-from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.columns import Column, Row
 
 Direction = Literal["encrypt", "decrypt"]
 
-PREFIX = "asherah_moving_"
+PREFIX = "asherah_conversion_"
 
 
 class Ledger:
     """A table beside the data, of digests of (primary key, value written).
 
     It is filled in the transactions that write the values, so it is right after a crash at any moment. Whatever else
-    is written to the column has no digest here, be it a record or its exact likeness. The table outlives the move
-    until its migration is recorded as applied, because only then it can't be started again.
+    is written to the column has no digest here, be it a record or its exact likeness. The table outlives the
+    conversion until its migration is recorded as applied, because only then it can't be started again.
+
+    It is no model of this app's migrations. Its rows must commit with the data, so it has to be in the data's database,
+    where a router may keep this app's tables out, and no migration of the data's app waits for one of this app. It
+    must also leave nothing behind: dropping the table is what removes the digests of decrypted values, where deleted
+    rows could be found in the database's files for long.
     """
 
     def __init__(self, column: Column, direction: Direction) -> None:
@@ -31,7 +36,7 @@ class Ledger:
         self._table = self._connection.ops.quote_name(self.name)
 
     def exists(self) -> bool:
-        """Tell whether a move has begun and its end is not certain."""
+        """Tell whether a conversion has begun and its end is not certain."""
         with self._connection.cursor() as cursor:
             return self.name in self._connection.introspection.table_names(cursor)
 
@@ -45,21 +50,21 @@ class Ledger:
         if self.exists():
             self._execute(f"DROP TABLE {self._table}")
 
-    def known(self, rows: Iterable[tuple[Any, Any]]) -> set[Any]:
-        """Return the primary keys of those (primary key, value) that this move wrote."""
-        digests = {digest(pk, raw): pk for pk, raw in rows}
-        places = ", ".join(["%s"] * len(digests))
-        found = self._execute(f"SELECT digest FROM {self._table} WHERE digest IN ({places})", list(digests))
+    def known(self, rows: Iterable[Row]) -> set[Any]:
+        """Return the primary keys of those rows that this conversion wrote as they are."""
+        digests = {digest(row): row.pk for row in rows}
+        placeholders = ", ".join(["%s"] * len(digests))
+        found = self._execute(f"SELECT digest FROM {self._table} WHERE digest IN ({placeholders})", list(digests))
         return {digests[name] for (name,) in found}
 
-    def add(self, rows: Iterable[tuple[Any, Any]]) -> None:
-        """Note that these (primary key, value) are being written, by the transaction that is open."""
-        digests = [digest(pk, raw) for pk, raw in rows]
+    def add(self, rows: Iterable[Row]) -> None:
+        """Note that these rows are being written so, by the transaction that is open."""
+        digests = [digest(row) for row in rows]
         operations = self._connection.ops
         insert = operations.insert_statement(on_conflict=OnConflict.IGNORE)
         ignore = operations.on_conflict_suffix_sql([], OnConflict.IGNORE, [], [])
-        places = ", ".join(["(%s)"] * len(digests))
-        self._execute(f"{insert} {self._table} (digest) VALUES {places} {ignore}", digests)
+        placeholders = ", ".join(["(%s)"] * len(digests))
+        self._execute(f"{insert} {self._table} (digest) VALUES {placeholders} {ignore}", digests)
 
     def _execute(self, statement: str, parameters: list[str] | None = None) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
@@ -67,26 +72,26 @@ class Ledger:
             return list(cursor.fetchall()) if cursor.description else []
 
 
-def digest(pk: Any, raw: Any) -> str:
-    """Return what stands for a value in a row."""
-    parts = pk if isinstance(pk, tuple) else (pk,)
-    content = raw.encode() if isinstance(raw, str) else bytes(raw)
+def digest(row: Row) -> str:
+    """Return what stands for a row and its value."""
+    parts = row.pk if isinstance(row.pk, tuple) else (row.pk,)
+    content = row.raw.encode() if isinstance(row.raw, str) else bytes(row.raw)
     return sha256("\x1f".join(map(str, parts)).encode() + b"\x1e" + content).hexdigest()
 
 
 def ledger_name(model: type[models.Model], field: models.Field[Any, Any], direction: Direction) -> str:
     """Return the name of a column's ledger: 44 characters, which every database allows."""
     column = f"{model._meta.db_table}\x1f{field.column}\x1f{direction}"
-    return PREFIX + sha256(column.encode()).hexdigest()[:29]
+    return PREFIX + sha256(column.encode()).hexdigest()[:25]
 
 
 def drop_finished(alias: str, apps: Any) -> None:
-    """Remove the ledgers of moves that are recorded as applied.
+    """Remove the ledgers of conversions that are recorded as applied.
 
     Args:
         alias: the database.
         apps: the models as all applied migrations make them. A column that is encrypted there has been encrypted, one
-            that isn't has been decrypted; an unfinished move shows by the opposite.
+            that isn't has been decrypted; an unfinished conversion shows by the opposite.
     """
     connection = connections[alias]
     with connection.cursor() as cursor:

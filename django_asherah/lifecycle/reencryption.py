@@ -14,12 +14,10 @@ from django.db import OperationalError, connections, transaction
 from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, KeyNotFoundError
-from django_asherah.lifecycle.columns import Column, encrypted_columns
-from django_asherah.lifecycle.swap import Swap, swap_values
-from django_asherah.lifecycle.verification import MOST_LISTED, BadValue
-
-BATCH = 500
-"""Rows rewritten in one transaction: few enough that nobody waits long for one of them."""
+from django_asherah.lifecycle.bad_values import BadValue, BadValues
+from django_asherah.lifecycle.columns import Column, Row, encrypted_columns
+from django_asherah.lifecycle.progress import Progress, tell_nobody
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
 
 _LOOKS = 20
 _LOOKS_AT_FREE_ROWS = 3
@@ -37,32 +35,24 @@ class ReencryptionReport:
         rewritten: values, by column; with ``dry_run`` those that would be.
         current: values that were under the newest key already, by column.
         conflicts: how often somebody else had changed or held a value meanwhile; it was read again.
-        bad: values that do not open, and were left as they are: the first of them.
-        bad_count: all of them.
+        bad: values that do not open, and were left as they are.
     """
 
     rewritten: Counter[str] = field(default_factory=Counter)
     current: Counter[str] = field(default_factory=Counter)
     conflicts: int = 0
-    bad: list[BadValue] = field(default_factory=list)
-    bad_count: int = 0
-
-    def add_bad(self, value: BadValue) -> None:
-        """Count a bad value, and list it if there is room."""
-        self.bad_count += 1
-        if len(self.bad) < MOST_LISTED:
-            self.bad.append(value)
+    bad: BadValues = field(default_factory=BadValues)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to go about it; see :func:`reencrypt`."""
 
-    every: bool = False
+    all: bool = False
     shard: int = 0
     shards: int = 1
     rate: float | None = None
-    batch: int = BATCH
+    batch: int = ROWS_PER_TRANSACTION
     dry_run: bool = False
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
@@ -73,19 +63,19 @@ def reencrypt(
     *,
     alias: str | None = None,
     options: Options | None = None,
-    progress: Callable[[int], None] = lambda count: None,
+    progress: Progress = tell_nobody,
 ) -> ReencryptionReport:
     """Rewrite every value whose keys are not the newest, or whose record is not in the field's format.
 
-    A value is replaced only if it still is, byte for byte, what was read: a concurrent writer always wins, and what he
-    wrote is looked at again; the fourth time, the row is locked for it. No ``save()``, no signals, no ``auto_now``.
+    A value is replaced only if it still is, byte for byte, what was read: a concurrent writer always wins, and the new
+    value is looked at again; the fourth time, its row is locked for it. No ``save()``, no signals, no ``auto_now``.
     Safe to interrupt at any moment; run again, it passes over what is done.
 
     Args:
         names: ``app.Model`` or ``app.Model.field``; all if empty.
         alias: the database to rewrite; what the routers say if None.
-        options: ``every`` rewrites what is current, too; ``shard`` of ``shards`` (from 0) takes its part of the rows,
-            by a hash of the primary key; ``rate`` is rows per second at most; ``batch`` is rows a transaction.
+        options: ``all`` rewrites what is current, too; ``shard`` of ``shards`` (from 0) takes its part of the rows,
+            by a hash of the primary key; ``rate`` is rows per second at most; ``batch`` is rows per transaction.
         progress: is told how many more values were looked at.
 
     Raises:
@@ -103,9 +93,7 @@ def reencrypt(
 class _Rewriter:
     """Rewrites one column."""
 
-    def __init__(
-        self, column: Column, options: Options, report: ReencryptionReport, progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, column: Column, options: Options, report: ReencryptionReport, progress: Progress) -> None:
         self._column = column
         self._options = options
         self._report = report
@@ -119,7 +107,7 @@ class _Rewriter:
             self._progress(len(rows))
             self._keep_to_rate(len(rows))
 
-    def _batches(self) -> Iterator[list[tuple[Any, Any]]]:
+    def _batches(self) -> Iterator[list[Row]]:
         size, shards = self._options.batch, self._options.shards
         if shards == 1:
             yield from self._column.rows(size)
@@ -129,7 +117,7 @@ class _Rewriter:
             for start in range(0, len(mine), size):
                 yield self._column.at(mine[start : start + size])
 
-    def _rewrite(self, rows: Sequence[tuple[Any, Any]]) -> None:
+    def _rewrite(self, rows: Sequence[Row]) -> None:
         lost = self._replace(rows)
         # Somebody wrote these meanwhile, most likely under the newest key: a second look decides.
         for look in range(2, _LOOKS + 1):
@@ -137,19 +125,19 @@ class _Rewriter:
                 return
             lost = self._held_and_replaced(lost) if look > _LOOKS_AT_FREE_ROWS else self._replace(self._column.at(lost))
         for pk in lost:
-            self._report.add_bad(BadValue(self._column.label, str(pk), "others keep writing it; run this again", ""))
+            self._report.bad.add(BadValue(self._column.label, str(pk), "others keep writing it; run this again", ""))
 
     def _held_and_replaced(self, keys: list[Any]) -> list[Any]:
-        """Do it to rows that nobody else may write until it is done; return those that have to be looked at again."""
+        """Rewrite rows while nobody else may write them; return the primary keys that have to be looked at again."""
         return self._in_transaction(lambda: self._replace(self._column.at(keys, lock=True)), keys)
 
-    def _replace(self, rows: Sequence[tuple[Any, Any]]) -> list[Any]:
+    def _replace(self, rows: Sequence[Row]) -> list[Any]:
         """Rewrite what needs it; return the primary keys of the rows that somebody else had changed meanwhile."""
-        newest = self._newest()
+        newest = self._column.field.newest_key()
         swaps = [
-            (pk, old, new)
-            for pk, old, meta in self._column.loaded(rows)
-            if (new := self._resealed(pk, old, meta, newest)) is not None
+            Swap(row.pk, row.raw, new)
+            for row, meta in self._column.with_keys_loaded(rows)
+            if (new := self._resealed(row, meta, newest)) is not None
         ]
         if not swaps:
             return []
@@ -161,7 +149,7 @@ class _Rewriter:
     def _swap(self, swaps: list[Swap]) -> list[Any]:
         """Write one batch; return the primary keys of the rows that it has not written."""
         connection = connections[self._column.alias]
-        return self._in_transaction(lambda: swap_values(connection, self._column, swaps), [pk for pk, _, _ in swaps])
+        return self._in_transaction(lambda: swap_values(connection, self._column, swaps), [swap.pk for swap in swaps])
 
     def _in_transaction(self, work: Callable[[], list[Any]], keys: list[Any]) -> list[Any]:
         """Return what ``work`` returns, or the keys if the database rolled it back as a whole for somebody else."""
@@ -174,23 +162,17 @@ class _Rewriter:
                 return keys
             raise
 
-    def _resealed(self, pk: Any, raw: Any, meta: KeyMeta | None, newest: KeyMeta) -> Any:
+    def _resealed(self, row: Row, meta: KeyMeta | None, newest: KeyMeta) -> Any:
         """Return the value under the newest key, or None if it is to be left as it is."""
         field = self._column.field
         try:
-            if not self._options.every and meta == newest and field.wrote(raw):
+            if not self._options.all and meta == newest and field.format.is_own(row.raw):
                 self._report.current[self._column.label] += 1
                 return None
-            return field.reseal(raw)
+            return field.reseal(row.raw)
         except (DecryptionError, KeyNotFoundError) as exc:
-            self._report.add_bad(BadValue(self._column.label, str(pk), f"{type(exc).__name__}: {exc}", ""))
+            self._report.bad.add(BadValue(self._column.label, str(row.pk), f"{type(exc).__name__}: {exc}", ""))
             return None
-
-    def _newest(self) -> KeyMeta:
-        factory = engine.get_factory()
-        partition = engine.get_session(self._column.field.partition).partition
-        key = factory.intermediate_keys.current(partition.intermediate_key_id)
-        return key.meta
 
     def _keep_to_rate(self, count: int) -> None:
         self._seen += count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,6 +14,7 @@ from django_asherah.exceptions import AsherahError, KMSError, MetastoreError
 from django_asherah.kms.regional import RegionalKMS
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import Listing
+from django_asherah.lifecycle.progress import Progress, tell_nobody
 
 
 @dataclass(slots=True)
@@ -30,7 +31,7 @@ def rewrap(
     old_master_keys: Iterable[str] = (),
     allow_missing_regions: bool = False,
     dry_run: bool = False,
-    progress: Callable[[list[KeyMeta]], Iterable[KeyMeta]] = iter,
+    progress: Progress = tell_nobody,
 ) -> RewrapReport:
     """Wrap every system key for exactly the configured regions; all or nothing for each key.
 
@@ -38,10 +39,10 @@ def rewrap(
     else has changed it meanwhile. Safe to interrupt and to run again.
 
     Args:
-        old_master_keys: ARNs no longer configured that may unwrap this once, if no configured one can.
+        old_master_keys: names of master keys no longer configured that may unwrap this once, if no configured one can.
         allow_missing_regions: go on when a configured region does not answer.
         dry_run: try everything, and replace nothing.
-        progress: wraps the list of keys while it is worked off.
+        progress: is told how many more keys were dealt with.
 
     Raises:
         KMSError: the configured KMS has no regions.
@@ -54,7 +55,7 @@ def rewrap(
     report = RewrapReport()
     metas = [key.meta for key in Listing(context) if key.kind is KeyKind.SYSTEM and key.ours]
     old_master_keys = list(old_master_keys)
-    for meta in progress(metas):
+    for meta in metas:
         try:
             changed = _rewrap_one(
                 context, kms, meta, old_master_keys, allow_missing=allow_missing_regions, dry_run=dry_run
@@ -62,6 +63,7 @@ def rewrap(
             (report.rewrapped if changed else report.unchanged).append(meta)
         except AsherahError as exc:
             report.failed[meta] = str(exc)
+        progress(1)
     return report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from django_asherah import audit, signals
@@ -13,6 +13,7 @@ from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.kms.regional import RegionalKMS, ask_regions
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import KeyState, Listing
+from django_asherah.lifecycle.progress import Progress, tell_nobody
 
 _ROUNDS = 10
 
@@ -63,11 +64,11 @@ class _Hierarchy:
 def rotate(
     *,
     partitions: Iterable[str] | None = None,
-    expired_only: bool = False,
+    expired: bool = False,
     resume: bool = False,
     allow_missing_regions: bool = False,
     dry_run: bool = False,
-    progress: Callable[[list[str]], Iterable[str]] = iter,
+    progress: Progress = tell_nobody,
 ) -> RotationReport:
     """Make a new system key, and under it a new intermediate key for every partition in use.
 
@@ -76,11 +77,11 @@ def rotate(
 
     Args:
         partitions: only these; those not in use yet get their first key. The system key is made anew as well.
-        expired_only: only what is expired or revoked, or stands under a system key that is.
+        expired: only what is expired or revoked, or stands under a system key that is.
         resume: make no new system key; only partitions whose key is not under the newest one.
         allow_missing_regions: go on although a configured region can't wrap a key.
         dry_run: report what would be made, and make nothing.
-        progress: wraps the list of key ids while it is worked off.
+        progress: is told how many more intermediate keys were made.
 
     Raises:
         KMSError: a configured region can't wrap, or none can.
@@ -90,13 +91,14 @@ def rotate(
     report = RotationReport(failed_regions=_failed_regions(context, allowed=allow_missing_regions))
     keys = _read(context)
     ids = list(keys.intermediate) if partitions is None else _ids_of(context, partitions)
-    if expired_only or resume:
+    if expired or resume:
         ids = [key_id for key_id in ids if (keys.is_behind(key_id) if resume else keys.is_due(key_id))]
-    if not resume and (not expired_only or keys.system is None or keys.system.retired):
+    if not resume and (not expired or keys.system is None or keys.system.retired):
         report.system_key = _renew(context.factory.system_keys, context.factory.system_key_id, dry_run=dry_run)
         report.failed_regions |= _regions_left_out(context, report)
-    for key_id in progress(ids):
+    for key_id in ids:
         report.intermediate_keys.append(_renew(context.factory.intermediate_keys, key_id, dry_run=dry_run))
+        progress(1)
     if ids and not dry_run:
         _catch_up(context, ids, report)
     return report
@@ -123,9 +125,7 @@ def _catch_up(context: Context, ids: list[str], report: RotationReport) -> None:
         context.factory.clear()
         for key_id in behind:
             report.intermediate_keys.append(_renew(context.factory.intermediate_keys, key_id, dry_run=False))
-    raise MetastoreError(
-        "the rotation did not come to rest, because others keep rotating: run asherah_rotate --continue"
-    )
+    raise MetastoreError("the rotation did not come to rest, because others keep rotating: run asherah_rotate --resume")
 
 
 def _failed_regions(context: Context, *, allowed: bool) -> dict[str, str]:

@@ -27,11 +27,11 @@ def split(
         UnknownColumnError: a name is not one of an encrypted column.
     """
     names, options = list(names), options or Options()
-    encrypted_columns(names, alias)  # A wrong name shall fail here, and not in a worker.
+    encrypted_columns(names, alias)  # A wrong name must fail here, not in a worker.
     common = {
         "names": names,
         "alias": alias,
-        "every": options.every,
+        "all": options.all,
         "rate": options.rate / shards if options.rate else None,
         "batch": options.batch,
         "shards": shards,
@@ -51,9 +51,9 @@ def run_shard(*, names: list[str], alias: str | None, **options: Any) -> dict[st
     counts = {
         "rewritten": report.rewritten.total(),
         "current": report.current.total(),
-        "bad": report.bad_count,
+        "bad": report.bad.total,
     }
-    level = logging.WARNING if report.bad_count else logging.INFO
+    level = logging.WARNING if report.bad.total else logging.INFO
     text = ", ".join(f"{count} {name}" for name, count in counts.items())
     logger.log(level, "re-encrypted shard %d of %d: %s", options["shard"] + 1, options["shards"], text)
     return counts

@@ -5,11 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from django_asherah.lifecycle.columns import Column
 
-Swap = tuple[Any, Any, Any]
-"""Primary key, the raw value that was read, the raw value to put in its place."""
+ROWS_PER_TRANSACTION = 500
+"""Rows that are rewritten together: few enough that nobody waits long for one of them."""
+
+
+class Swap(Struct, frozen=True, gc=False):
+    """A value to replace.
+
+    Attributes:
+        pk: the primary key of its row.
+        before: what the column held when it was read.
+        after: what replaces it.
+    """
+
+    pk: Any
+    before: Any
+    after: Any
+
+    def __repr__(self) -> str:
+        return f"<Swap {self.pk}>"
 
 
 def swap_values(connection: Any, column: Column, swaps: list[Swap]) -> list[Any]:
@@ -29,37 +47,37 @@ def swap_values(connection: Any, column: Column, swaps: list[Swap]) -> list[Any]
     with connection.cursor() as cursor:
         cursor.executemany(
             f"UPDATE {table} SET {name} = {value} WHERE {same_row} AND {old}",
-            [(after, *_key_values(connection, keys, pk), before) for pk, before, after in swaps],
+            [(swap.after, *_key_values(connection, keys, swap.pk), swap.before) for swap in swaps],
         )
         if cursor.rowcount == len(swaps):
             return []
     # Who lost is seen by reading again: this transaction holds every row that it has changed.
-    standing = dict(column.at([pk for pk, _, _ in swaps]))
-    return [pk for pk, _, after in swaps if standing.get(pk) != after]
+    standing = {row.pk: row.raw for row in column.at([swap.pk for swap in swaps])}
+    return [swap.pk for swap in swaps if standing.get(swap.pk) != swap.after]
 
 
 def _swap_on_postgresql(connection: Any, column: Column, swaps: list[Swap]) -> list[Any]:
     table, name = _quoted(connection, column.model._meta.db_table, column.field.column)
     keys = _key_fields(column)
     columns = _quoted(connection, *(field.column for field in keys))
-    same_row = " AND ".join(f"t.{key} = v.k{place}" for place, key in enumerate(columns))
-    types = [f"k{place} {field.rel_db_type(connection)}" for place, field in enumerate(keys)]
+    same_row = " AND ".join(f"t.{key} = v.k{number}" for number, key in enumerate(columns))
+    types = [f"k{number} {field.rel_db_type(connection)}" for number, field in enumerate(keys)]
     value_type = column.field.db_type(connection)
     rows = [
-        {"place": place, "old": _text(before), "new": _text(after)}
-        | {f"k{number}": key for number, key in enumerate(_key_values(connection, keys, pk))}
-        for place, (pk, before, after) in enumerate(swaps)
+        {"position": position, "old": _text(swap.before), "new": _text(swap.after)}
+        | {f"k{number}": key for number, key in enumerate(_key_values(connection, keys, swap.pk))}
+        for position, swap in enumerate(swaps)
     ]
     with connection.cursor() as cursor:
         # One parameter: drivers take longer to fill in thousands than PostgreSQL takes to read them.
         cursor.execute(
             f"UPDATE {table} AS t SET {name} = v.new FROM json_to_recordset(%s::json) AS v "
-            f"(place int, {', '.join(types)}, old {value_type}, new {value_type}) "
-            f"WHERE {same_row} AND t.{name} = v.old RETURNING v.place",
+            f"(position int, {', '.join(types)}, old {value_type}, new {value_type}) "
+            f"WHERE {same_row} AND t.{name} = v.old RETURNING v.position",
             [msgspec.json.encode(rows, enc_hook=_plain).decode()],
         )
-        done = {place for (place,) in cursor.fetchall()}
-    return [pk for place, (pk, _, _) in enumerate(swaps) if place not in done]
+        done = {position for (position,) in cursor.fetchall()}
+    return [swap.pk for position, swap in enumerate(swaps) if position not in done]
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from django_asherah.exceptions import AsherahError
 from django_asherah.lifecycle.columns import UnknownColumnError
+from django_asherah.lifecycle.progress import Progress
 
 WRONG, USAGE, INTERRUPTED = 1, 2, 130
 EXIT_CODES = "Exit codes: 0 done, 1 something is wrong with keys or data, 2 wrong usage, 130 interrupted."
@@ -89,20 +90,13 @@ class AsherahCommand(BaseCommand):
         if outcome.problems:
             sys.exit(WRONG)
 
-    def progress(self, items: Iterable[Any], total: Callable[[], int]) -> Iterable[Any]:
-        """Yield ``items``, which are keys, with a progress bar on a terminal."""
-        with self.counting("key", total) as bar:
-            for item in items:
-                yield item
-                bar.update(1)
-
     @contextmanager
-    def counting(self, unit: str, total: Callable[[], int]) -> Iterator[Any]:
-        """Give a progress bar with ``update(count)``. Only on a terminal is it shown, and ``total`` called."""
+    def progress(self, unit: str, total: Callable[[], int]) -> Iterator[Progress]:
+        """Give a function that advances a progress bar. Only on a terminal is it shown, and ``total`` called."""
         shown = sys.stderr.isatty()
         number = total() if shown else None
         with tqdm(unit=unit, total=number, disable=not shown, leave=False, file=sys.stderr, unit_scale=True) as bar:
-            yield bar
+            yield bar.update
 
     def _print(self, outcome: Outcome, options: dict[str, Any]) -> None:
         if options["json"]:
@@ -144,6 +138,6 @@ def _key_database(alias: str | None) -> Iterator[None]:
 
 def table(rows: list[list[str]]) -> Iterator[str]:
     """Yield lines with the columns of ``rows`` aligned; the first row is the heading."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -122,7 +122,7 @@ def test_the_very_first_keys_are_raced_for(core: str, shared_alias: str, start: 
 def test_a_key_that_django_revokes_is_left_by_the_sdk(peer: Peer) -> None:
     old = key_of(peer.encrypt("p", b"x"))
     lifecycle.revoke(old.key_id, old.created)
-    lifecycle.rotate(expired_only=True)
+    lifecycle.rotate(expired=True)
     until(lambda: key_of(peer.encrypt("p", b"x")) != old)
     assert engine.get_session("p").decrypt(peer.encrypt("p", b"new")) == b"new"
 
@@ -223,7 +223,7 @@ def test_a_table_that_the_sdks_ddl_made_serves_as_it_is(
     assert lifecycle.verify_keys().problems == []
     lifecycle.rotate()
     lifecycle.revoke("_IK_p_suite_tests")
-    lifecycle.rotate(expired_only=True)
+    lifecycle.rotate(expired=True)
     assert peer.decrypt("p", engine.get_session("p").encrypt(b"ours")) == b"ours"
     assert {key.kind for key in lifecycle.list_keys()} == {"system", "intermediate"}
 

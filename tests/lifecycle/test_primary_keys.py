@@ -75,7 +75,7 @@ def bodies(model: Any) -> list[str]:
 def test_every_value_is_rewritten_once_and_says_the_same(keyed: Any) -> None:
     lifecycle.rotate()
     report = lifecycle.reencrypt(["testapp.Keyed"], options=Options(batch=2))
-    assert (report.rewritten, report.bad_count) == ({"testapp.Keyed.body": COUNT}, 0)
+    assert (report.rewritten, report.bad.total) == ({"testapp.Keyed.body": COUNT}, 0)
     assert bodies(keyed) == [f"body {n}" for n in range(COUNT)]
     assert lifecycle.reencrypt(["testapp.Keyed"]).current == {"testapp.Keyed.body": COUNT}
 
@@ -89,4 +89,4 @@ def test_shards_share_the_rows_out(keyed: Any) -> None:
 
 def test_every_value_is_verified(keyed: Any) -> None:
     report = lifecycle.verify_data(["testapp.Keyed"])
-    assert (report.columns, report.bad_count) == ({"testapp.Keyed.body": COUNT}, 0)
+    assert (report.columns, report.bad.total) == ({"testapp.Keyed.body": COUNT}, 0)

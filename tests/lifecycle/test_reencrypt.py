@@ -246,13 +246,13 @@ def test_a_row_that_others_write_without_pause_is_rewritten_too() -> None:
 
 def test_a_record_that_differs_in_case_alone_is_another_record() -> None:
     from django_asherah.lifecycle.columns import encrypted_columns
-    from django_asherah.lifecycle.swap import swap_values
+    from django_asherah.lifecycle.swap import Swap, swap_values
 
     note = Note.objects.create(body="x")
     (column,) = encrypted_columns(["testapp.Note.body"])
     text = raw(note, "body")
-    assert swap_values(connection, column, [(note.pk, text.swapcase(), "wrong")]) == [note.pk]
-    assert swap_values(connection, column, [(note.pk, text + " ", "wrong")]) == [note.pk]
+    assert swap_values(connection, column, [Swap(note.pk, text.swapcase(), "wrong")]) == [note.pk]
+    assert swap_values(connection, column, [Swap(note.pk, text + " ", "wrong")]) == [note.pk]
     assert raw(note, "body") == text
 
 
@@ -298,4 +298,4 @@ def test_writers_that_hammer_the_same_rows_lose_no_update() -> None:
             thread.join()
     assert failures == []
     assert [note.body for note in Note.objects.order_by("pk")] == [str(count) for count in written]
-    assert lifecycle.verify_data().bad_count == 0
+    assert lifecycle.verify_data().bad.total == 0

@@ -239,7 +239,7 @@ class TestData:
         def peak() -> int:
             tracemalloc.start()
             try:
-                assert lifecycle.verify_data(["testapp.Note.body"]).bad_count == 0
+                assert lifecycle.verify_data(["testapp.Note.body"]).bad.total == 0
                 return tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()

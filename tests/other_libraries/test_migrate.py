@@ -21,8 +21,8 @@ from pytest_django import Settings
 from django_asherah import engine
 from django_asherah.envelope.records import decode_row
 from django_asherah.fields import EncryptedTextField
+from tests.conversion.conftest import Crash, CrashAt
 from tests.databases import VENDOR, WAITING, execute, in_thread, wait_until
-from tests.moving.conftest import Crash, CrashAt
 from tests.other_libraries import page
 from tests.other_libraries.conftest import KEYS, WITH_DATABASE, Move, only, store
 from tests.other_libraries.page import LIBRARIES, Library

@@ -10,7 +10,8 @@ from django.core.management.base import CommandError
 from django.utils.module_loading import import_string
 
 from django_asherah.lifecycle import count_values, reencrypt, split
-from django_asherah.lifecycle.reencryption import BATCH, Options
+from django_asherah.lifecycle.reencryption import Options
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION
 from django_asherah.management.base import USAGE, AsherahCommand, Outcome, positive
 
 QUEUES = {
@@ -36,7 +37,9 @@ class Command(AsherahCommand):
         parser.add_argument(
             "--data-database", metavar="ALIAS", help="the database of the data; by default, the routers decide"
         )
-        parser.add_argument("--batch", type=positive, default=BATCH, help="rows per transaction (default %(default)s)")
+        parser.add_argument(
+            "--batch", type=positive, default=ROWS_PER_TRANSACTION, help="rows per transaction (default %(default)s)"
+        )
         parser.add_argument("--rate", type=_rate, metavar="N", help="at most N rows per second")
         part = parser.add_mutually_exclusive_group()
         part.add_argument("--shard", type=_shard, default=(0, 1), metavar="K/N", help="the K-th of N parts of the rows")
@@ -52,7 +55,7 @@ class Command(AsherahCommand):
         """Re-encrypt, or enqueue tasks that do."""
         shard, shards = options["shard"]
         chosen = Options(
-            every=options["all"],
+            all=options["all"],
             shard=shard,
             shards=shards,
             rate=options["rate"],
@@ -63,13 +66,13 @@ class Command(AsherahCommand):
             _enqueue(outcome, chosen, options)
             return
         names, alias = options["names"], options["data_database"]
-        with self.counting("value", lambda: count_values(names, alias) // shards) as bar:
-            report = reencrypt(names, alias=alias, options=chosen, progress=bar.update)
+        with self.progress("value", lambda: count_values(names, alias) // shards) as progress:
+            report = reencrypt(names, alias=alias, options=chosen, progress=progress)
         outcome.summary = {
             "rewritten": dict(report.rewritten),
             "current": dict(report.current),
             "conflicts": report.conflicts,
-            "bad": report.bad_count,
+            "bad": report.bad.total,
         }
         for bad in report.bad:
             outcome.problem(f"{bad.column} pk={bad.pk}", bad.reason)

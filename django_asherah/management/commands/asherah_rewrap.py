@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django_asherah.lifecycle import rewrap
+from django_asherah.lifecycle import list_keys, rewrap
 from django_asherah.management.base import AsherahCommand, Outcome
 
 
@@ -35,12 +35,13 @@ class Command(AsherahCommand):
 
     def run(self, outcome: Outcome, **options: Any) -> None:
         """Re-wrap."""
-        report = rewrap(
-            old_master_keys=options["old_master_keys"],
-            allow_missing_regions=options["allow_missing_regions"],
-            dry_run=options["dry_run"],
-            progress=lambda metas: self.progress(metas, lambda: len(metas)),
-        )
+        with self.progress("key", _count_system_keys) as progress:
+            report = rewrap(
+                old_master_keys=options["old_master_keys"],
+                allow_missing_regions=options["allow_missing_regions"],
+                dry_run=options["dry_run"],
+                progress=progress,
+            )
         outcome.summary = {
             "rewrapped": len(report.rewrapped),
             "unchanged": len(report.unchanged),
@@ -51,3 +52,7 @@ class Command(AsherahCommand):
             outcome.problem(str(meta), reason)
         verb = "Would re-wrap" if options["dry_run"] else "Re-wrapped"
         outcome.say(f"{verb} {len(report.rewrapped)} system keys; {len(report.unchanged)} were right already.")
+
+
+def _count_system_keys() -> int:
+    return sum(key.kind == "system" and key.ours for key in list_keys())

@@ -30,9 +30,7 @@ class Command(AsherahCommand):
         )
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--expired", action="store_true", help="only keys that are expired or revoked; for cron")
-        which.add_argument(
-            "--continue", action="store_true", dest="resume", help="finish a rotation that was interrupted"
-        )
+        which.add_argument("--resume", action="store_true", help="finish a rotation that was interrupted")
         parser.add_argument(
             "--allow-missing-regions",
             action="store_true",
@@ -41,14 +39,10 @@ class Command(AsherahCommand):
 
     def run(self, outcome: Outcome, **options: Any) -> None:
         """Rotate."""
-        report = rotate(
-            partitions=options["partitions"],
-            expired_only=options["expired"],
-            resume=options["resume"],
-            allow_missing_regions=options["allow_missing_regions"],
-            dry_run=options["dry_run"],
-            progress=lambda ids: self.progress(ids, lambda: len(ids)),
-        )
+        names = ("partitions", "expired", "resume", "allow_missing_regions")
+        chosen = {name: options[name] for name in names}
+        with self.progress("key", lambda: len(rotate(**chosen, dry_run=True).intermediate_keys)) as progress:
+            report = rotate(**chosen, dry_run=options["dry_run"], progress=progress)
         keys = [*([report.system_key] if report.system_key else []), *report.intermediate_keys]
         outcome.summary = {
             "system_keys": int(report.system_key is not None),

@@ -14,7 +14,7 @@ from django_asherah.lifecycle import KeyInfo, KeyState, Listing, list_keys
 from django_asherah.management.base import AsherahCommand, Outcome, positive, table
 
 DAY = 24 * 60 * 60
-MOST_LISTED = 100
+MOST_PROBLEMS = 100
 """How many problems are listed one by one; the others are only counted."""
 
 
@@ -84,7 +84,7 @@ class _Summary:
             return
         self.states[f"{key.kind} {key.state}"] += 1
         self.problem_count += len(key.problems)
-        if len(self.problems) < MOST_LISTED:
+        if len(self.problems) < MOST_PROBLEMS:
             self.problems += [(key.meta, problem) for problem in key.problems]
         self.partitions += key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != self._last_id
         self._last_id = key.meta.key_id

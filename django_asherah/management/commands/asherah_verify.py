@@ -8,8 +8,16 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import connections
 
-from django_asherah.lifecycle import Column, DataReport, count_values, encrypted_columns, verify_data, verify_keys
-from django_asherah.lifecycle.verification import BadValue
+from django_asherah.lifecycle import (
+    Column,
+    DataReport,
+    count_values,
+    encrypted_columns,
+    list_keys,
+    verify_data,
+    verify_keys,
+)
+from django_asherah.lifecycle.bad_values import BadValue
 from django_asherah.management.base import USAGE, AsherahCommand, Outcome, positive
 
 
@@ -40,7 +48,8 @@ class Command(AsherahCommand):
 
     def run(self, outcome: Outcome, **options: Any) -> None:
         """Verify."""
-        keys = verify_keys(lambda listing: self.progress(listing, listing.total))
+        with self.progress("key", lambda: list_keys().total()) as progress:
+            keys = verify_keys(progress)
         outcome.summary = {"system_keys": keys.system_keys, "intermediate_keys": keys.intermediate_keys}
         for at, reason in keys.problems:
             outcome.problem(at, reason)
@@ -54,8 +63,8 @@ class Command(AsherahCommand):
         names, alias, sample = options["data"], options["data_database"], options["sample"]
         if options["parallel"] > 1:
             _refuse_memory_database(encrypted_columns(names, alias))
-        with self.counting("value", lambda: count_values(names, alias, sample)) as bar:
-            report = verify_data(names, alias=alias, sample=sample, processes=options["parallel"], progress=bar.update)
+        with self.progress("value", lambda: count_values(names, alias, sample)) as progress:
+            report = verify_data(names, alias=alias, sample=sample, processes=options["parallel"], progress=progress)
         _add(outcome, report)
 
 
@@ -69,7 +78,7 @@ def _add(outcome: Outcome, report: DataReport) -> None:
     outcome.summary |= {
         "values": report.read,
         "opened": dict(report.columns),
-        "bad": report.bad_count,
+        "bad": report.bad.total,
         "plaintext": dict(report.plaintext),
         "values_by_key": {str(meta): count for meta, count in sorted(report.keys.items(), key=str)},
         "values_by_system_key": {str(meta): count for meta, count in sorted(report.system_keys.items(), key=str)},
@@ -77,8 +86,8 @@ def _add(outcome: Outcome, report: DataReport) -> None:
     outcome.items = [_bad_value(bad) for bad in report.bad]
     for bad in report.bad:
         outcome.problem(f"{bad.column} pk={bad.pk}", bad.reason)
-    if report.bad_count > len(report.bad):
-        outcome.problem("data", f"{report.bad_count - len(report.bad)} more bad values")
+    if unlisted := report.bad.total - len(report.bad):
+        outcome.problem("data", f"{unlisted} more bad values")
     if not report.read:
         outcome.problem("data", "no value was read, so nothing was proven")
     for column, count in report.columns.items():

@@ -1,4 +1,4 @@
-"""The field types."""
+"""The field type for JSON documents."""
 
 from __future__ import annotations
 
@@ -8,31 +8,12 @@ from typing import Any
 from django.db import models
 from django.db.models.expressions import Value
 
-from django_asherah import engine
 from django_asherah.exceptions import DecryptionError, EncryptionError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import output_field
-from django_asherah.fields.mixin import EncryptedFieldMixin, SealedValue
-from django_asherah.fields.text import decode_text, encode_text
-
-
-class EncryptedTextField(EncryptedFieldMixin[Set_contra, Get_co], models.TextField):
-    """A ``TextField`` whose column holds only records. ``max_length`` counts characters of the text itself."""
-
-    def dump(self, value: Any) -> bytes:
-        """Return the text in UTF-8.
-
-        Raises:
-            EncryptionError: it holds lone surrogates.
-        """
-        if value.__class__ is str:
-            try:
-                return value.encode()
-            except UnicodeEncodeError:
-                pass
-        return encode_text(self.get_prep_value(value))
-
-    load = staticmethod(decode_text)
+from django_asherah.fields.mixin import EncryptedFieldMixin
+from django_asherah.fields.sealing import SealedValue
+from django_asherah.fields.utf8 import decode_text
 
 
 class EncryptedJSONField(EncryptedFieldMixin[Set_contra, Get_co], models.JSONField):  # type: ignore[misc]
@@ -81,12 +62,9 @@ class EncryptedJSONField(EncryptedFieldMixin[Set_contra, Get_co], models.JSONFie
 
     def _expression(self, value: Any) -> Any:
         if isinstance(value, Value) and isinstance(output_field(value), models.JSONField):
-            return self._sealed(value.value) if value.value is not None else self._null()
+            # JSON's null, which Django has users write as such an expression.
+            return SealedValue(self.seal(b"null")) if value.value is None else self._sealed(value.value)
         return value
-
-    def _null(self) -> SealedValue:
-        """Return JSON's null, which Django has users write as such an expression."""
-        return SealedValue(self.format.seal(engine.get_session(self.partition), b"null"))
 
 
 def _encode_json(text: str) -> bytes:

@@ -11,11 +11,11 @@ from django.db import models
 from django_asherah import engine
 from django_asherah.exceptions import DecryptionError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
-from django_asherah.lifecycle.moving import decrypt_column
+from django_asherah.lifecycle.conversion import decrypt_column
 from django_asherah.operations import EncryptField
+from tests.conversion.conftest import Table
+from tests.conversion.test_encrypt import DOCUMENTS, RECORD, TEXTS
 from tests.databases import VENDOR
-from tests.moving.conftest import Table
-from tests.moving.test_encrypt import DOCUMENTS, RECORD, TEXTS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -1,4 +1,4 @@
-"""A move that ends at any statement goes on, and a real process may be killed."""
+"""A conversion that ends at any statement goes on, and a real process may be killed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from django.db import connections, models
 
 from django_asherah import engine
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
-from django_asherah.lifecycle import moving
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION
 from django_asherah.operations import DecryptField, EncryptField
+from tests.conversion.conftest import Crash, CrashAt, Table
+from tests.conversion.test_encrypt import RECORD
 from tests.databases import ROOT, VENDOR, execute, url_of
-from tests.moving.conftest import Crash, CrashAt, Table
-from tests.moving.test_encrypt import RECORD
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -85,7 +85,7 @@ def test_done_but_not_recorded_it_finds_nothing_left(make_table: Make, kind: str
 
 
 KILLED = """
-from tests.moving.killed import statement_limit
+from tests.conversion.killed import statement_limit
 from django.core.management import call_command
 with statement_limit(int(sys.argv[2])):
     call_command("migrate", "movedapp", sys.argv[1], verbosity=0)
@@ -99,13 +99,13 @@ UPDATES = 1
 class TestKilled:
     """Processes of ``manage.py migrate``, killed by SIGKILL."""
 
-    ROWS = moving.BATCH + 50
+    ROWS = ROWS_PER_TRANSACTION + 50
 
     def migrate(self, url: str, target: str, limit: int) -> int:
         done = subprocess.run(
             [sys.executable, "-c", f"import sys, django; django.setup()\n{KILLED}", target, str(limit)],
             cwd=ROOT,
-            env={**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.moving.settings"},
+            env={**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.conversion.settings"},
             capture_output=True,
             text=True,
             timeout=120,
@@ -129,7 +129,7 @@ class TestKilled:
         assert raws == values
         with connections[empty_alias].cursor() as cursor:
             tables = connections[empty_alias].introspection.table_names(cursor)
-        assert not [name for name in tables if name.startswith("asherah_moving_")]
+        assert not [name for name in tables if name.startswith("asherah_conversion_")]
 
     @staticmethod
     def is_record(raw: str) -> bool:

@@ -11,10 +11,10 @@ from django.db import connections, models
 
 from django_asherah import engine
 from django_asherah.exceptions import EncryptionError
-from django_asherah.lifecycle.moving import encrypt_column
+from django_asherah.lifecycle.conversion import encrypt_column
+from tests.conversion.conftest import Table
+from tests.conversion.test_encrypt import encrypted
 from tests.databases import VENDOR, as_asherah, execute
-from tests.moving.conftest import Table
-from tests.moving.test_encrypt import encrypted
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

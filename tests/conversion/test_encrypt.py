@@ -16,11 +16,11 @@ from django_asherah import engine
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import EncryptionError, KMSError
 from django_asherah.fields import EncryptedFieldMixin, EncryptedJSONField, EncryptedTextField
-from django_asherah.lifecycle import moving
-from django_asherah.lifecycle.moving import encrypt_column
+from django_asherah.lifecycle.conversion import encrypt_column
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION
 from django_asherah.operations import DecryptField, EncryptField
+from tests.conversion.conftest import Table
 from tests.databases import VENDOR
-from tests.moving.conftest import Table
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -67,7 +67,7 @@ class TestText:
 
     def test_more_than_one_batch(self, make_table: Make) -> None:
         table = make_table(models.TextField())
-        texts = [str(number) for number in range(moving.BATCH * 2 + 1)]
+        texts = [str(number) for number in range(ROWS_PER_TRANSACTION * 2 + 1)]
         table.model.objects.using(table.alias).bulk_create(table.model(secret=text) for text in texts)
         table.encrypt(EncryptedTextField())
         assert table.values() == texts
@@ -266,7 +266,7 @@ class TestRefusals:
     def test_a_database_that_the_router_excludes_is_left_alone(self, make_table: Make, settings: Settings) -> None:
         table = make_table(models.TextField())
         table.save("x")
-        settings.DATABASE_ROUTERS = ["tests.moving.test_encrypt.NothingHere"]
+        settings.DATABASE_ROUTERS = ["tests.conversion.test_encrypt.NothingHere"]
         table.encrypt(EncryptedTextField())
         assert table.raw() == ["x"]
         assert isinstance(table.field, EncryptedFieldMixin)
@@ -355,7 +355,7 @@ def test_without_a_kms_nothing_changes(make_table: Make, settings: Settings) -> 
         "SERVICE": "suite",
         "PRODUCT": "tests",
         "DATABASE": table.alias,
-        "KMS": "tests.moving.test_encrypt.DownKMS",
+        "KMS": "tests.conversion.test_encrypt.DownKMS",
     }
     with pytest.raises(KMSError, match="down"):
         table.encrypt(EncryptedTextField())

@@ -1,4 +1,4 @@
-"""Moving in and out: a populated column of plain values becomes one of records, or the other way round, in place."""
+"""Conversion: a populated column of plain values becomes one of records, or the other way round, in place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from django_asherah import engine
 from django_asherah.audit import logger
 from django_asherah.exceptions import (
     AsherahError,
@@ -17,24 +16,20 @@ from django_asherah.exceptions import (
     InvalidRecordError,
     KeyNotFoundError,
 )
-from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.columns import Column, Row
 from django_asherah.lifecycle.ledger import Ledger
-from django_asherah.lifecycle.swap import swap_values
-
-BATCH = 200
-"""Rows rewritten in one transaction: few enough that nobody waits long for one of them."""
+from django_asherah.lifecycle.progress import Progress, tell_nobody
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
 
 _MOST_PASSES = 10
 _MOST_NAMED = 20
 
-Progress = Callable[[int], None]
 
+class _Conversion(ABC):
+    """Goes over a column until a whole pass finds nothing to convert, because others may write meanwhile.
 
-class _Move(ABC):
-    """Goes over a column until a whole pass finds nothing to move, because others may write meanwhile.
-
-    A value is replaced only if it still is, byte for byte, what was read. What this move wrote is known by the ledger,
-    and by nothing else.
+    A value is replaced only if it still is, byte for byte, what was read. What this conversion wrote is known by the
+    ledger, and by nothing else.
     """
 
     action: str
@@ -45,19 +40,19 @@ class _Move(ABC):
         self._field = column.field
         self._ledger = ledger
         self._progress = progress
-        self._moved = 0
+        self._converted = 0
         self._bad: list[tuple[Any, str]] = []
 
     @abstractmethod
     def replacement(self, raw: Any) -> Any:
-        """Return what to put in the place of a value that this move did not write, or None to leave it.
+        """Return what replaces a value that this conversion did not write, or None to leave it.
 
         Raises:
-            DecryptionError, KeyNotFoundError: it has to be left, and the move can't be finished with it.
+            DecryptionError, KeyNotFoundError: it has to be left, and the conversion can't be finished with it.
         """
 
     def run(self) -> int:
-        """Move every value; return how many were.
+        """Convert every value; return how many were.
 
         Raises:
             EncryptionError, DecryptionError: some had to be left as they were, or others keep writing.
@@ -71,40 +66,39 @@ class _Move(ABC):
             self._give_up()
         if self._bad:
             raise self.error(self._complaint())
-        logger.info("column_%sed column=%s values=%d", self.action, self._column.label, self._moved)
-        return self._moved
+        logger.info("column_%sed column=%s values=%d", self.action, self._column.label, self._converted)
+        return self._converted
 
     def _pass(self) -> int:
-        before = self._moved
-        for rows in self._column.rows(BATCH):
-            lost = self._move(rows)
-            while lost:
-                # Somebody wrote these meanwhile. Each time somebody else was faster, he got his work done.
-                lost = self._move(self._column.at(lost))
+        before = self._converted
+        for rows in self._column.rows(ROWS_PER_TRANSACTION):
+            lost = self._convert(rows)
+            while lost:  # Whoever wrote these meanwhile got their work done, so this ends.
+                lost = self._convert(self._column.at(lost))
             self._progress(len(rows))
-        return self._moved - before
+        return self._converted - before
 
-    def _move(self, rows: list[tuple[Any, Any]]) -> list[Any]:
-        """Move a batch; return the primary keys of the values that had changed since they were read."""
+    def _convert(self, rows: list[Row]) -> list[Any]:
+        """Convert a batch; return the primary keys of the values that had changed since they were read."""
         known = self._ledger.known(rows) if rows else set()
-        unknown = [(pk, raw) for pk, raw in rows if pk not in known]
-        swaps = [(pk, raw, new) for pk, raw in unknown if (new := self._replacement(pk, raw)) is not None]
+        unknown = [row for row in rows if row.pk not in known]
+        swaps = [Swap(row.pk, row.raw, new) for row in unknown if (new := self._replacement(row)) is not None]
         if not swaps:
             return []
         alias = self._column.alias
         with transaction.atomic(using=alias):
             lost = swap_values(connections[alias], self._column, swaps)
-            written = [(pk, new) for pk, _, new in swaps if pk not in set(lost)]
+            written = [Row(swap.pk, swap.after) for swap in swaps if swap.pk not in set(lost)]
             if written:
                 self._ledger.add(written)
-        self._moved += len(written)
+        self._converted += len(written)
         return lost
 
-    def _replacement(self, pk: Any, raw: Any) -> Any:
+    def _replacement(self, row: Row) -> Any:
         try:
-            return self.replacement(raw)
+            return self.replacement(row.raw)
         except (DecryptionError, KeyNotFoundError) as exc:
-            self._bad.append((pk, str(exc)))
+            self._bad.append((row.pk, str(exc)))
             return None
 
     def _give_up(self) -> None:
@@ -119,11 +113,11 @@ class _Move(ABC):
         more = f"; and {len(self._bad) - _MOST_NAMED} more" if len(self._bad) > _MOST_NAMED else ""
         return (
             f"{self._column.label}: {len(self._bad)} values could not be {self.action}ed and are left as they were; "
-            f"all others are done. Mend these and migrate again: {named}{more}"
+            f"all others are done. Fix these and migrate again: {named}{more}"
         )
 
 
-class _Encryption(_Move):
+class _Encryption(_Conversion):
     action = "encrypt"
     error = EncryptionError
 
@@ -131,25 +125,25 @@ class _Encryption(_Move):
         field = self._field
         if field.allow_plaintext:
             if field.is_plaintext(raw):
-                return field.seal_plaintext(raw)
-            field.open(raw)  # The code that already runs with this field wrote it, or it is damaged.
+                return field.seal(field.from_plaintext(raw))
+            field.value_of(raw)  # The code that already runs with this field wrote it, or it is damaged.
             return None
         if self._is_authentic(raw):
             raise InvalidRecordError(
                 "it is a record of this very partition already. If the code with the encrypted field is running, "
                 "give that field allow_plaintext=True; if the column was encrypted before, use --fake"
             )
-        return field.seal_plaintext(raw)
+        return field.seal(field.from_plaintext(raw))
 
     def _is_authentic(self, raw: Any) -> bool:
         try:
-            engine.get_session(self._field.partition).decrypt(raw)
+            self._field.open(raw)
         except (DecryptionError, KeyNotFoundError):
             return False
         return True
 
 
-class _Decryption(_Move):
+class _Decryption(_Conversion):
     action = "decrypt"
     error = DecryptionError
 
@@ -160,18 +154,18 @@ class _Decryption(_Move):
     def replacement(self, raw: Any) -> Any:
         if self._field.is_plaintext(raw):
             return None
-        text = self._field.open_plaintext(raw)
+        text = self._field.to_plaintext(self._field.open(raw))
         self._refuse(text)
         return text
 
 
-def encrypt_column(column: Column, progress: Progress = lambda count: None) -> int:
+def encrypt_column(column: Column, progress: Progress = tell_nobody) -> int:
     """Turn every plain value of a column of text into a record; return how many were.
 
     Run again after an interruption, it goes on. NULL stays NULL; everything else is encrypted, whatever it looks like.
     What opens as a record of this partition, though this function did not write it, is ambiguous: with the field's
-    ``allow_plaintext`` it stands, without it it is refused, because the one may take a stranger's record for a value
-    and the other encrypt a value twice.
+    ``allow_plaintext`` it stays, without it it is refused, because the one may take a stranger's record for a value and
+    the other encrypt a value twice.
 
     Raises:
         EncryptionError: some values are ambiguous or no values of this field, and are left as they were.
@@ -181,7 +175,7 @@ def encrypt_column(column: Column, progress: Progress = lambda count: None) -> i
 
 
 def decrypt_column(
-    column: Column, progress: Progress = lambda count: None, *, refuse: Callable[[str], None] = lambda text: None
+    column: Column, progress: Progress = tell_nobody, *, refuse: Callable[[str], None] = lambda text: None
 ) -> int:
     """Turn every record of a column of text into a plain value; return how many were.
 
