@@ -13,7 +13,7 @@ class EventQueue:
     """A listener that passes events on, but never from inside :meth:`held`.
 
     Whoever listens may well encrypt something. If that happened while this thread holds a key's lock, two threads
-    could wait for each other for ever.
+    could deadlock.
     """
 
     def __init__(self, listener: Listener) -> None:

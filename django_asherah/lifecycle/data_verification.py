@@ -117,7 +117,7 @@ def _verify_value(column: Column, row: Row, meta: KeyMeta | None, report: DataRe
         report.columns[column.label] += 1
     except (DecryptionError, KeyNotFoundError, KMSError) as exc:
         if meta is not None and isinstance(exc, KMSError):
-            # Asking every region once per key is enough; once per value would take for ever.
+            # Asking every region once per key is enough; once per value would never end.
             report.lost_keys.setdefault(meta, str(exc))
         report.bad.add(BadValue(column.label, str(row.pk), f"{type(exc).__name__}: {exc}", str(meta or "")))
 

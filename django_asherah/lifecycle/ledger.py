@@ -14,7 +14,8 @@ from django_asherah.lifecycle.columns import Column, Row
 
 Direction = Literal["encrypt", "decrypt"]
 
-PREFIX = "asherah_conversion_"
+PREFIX = "asherah_moving_"
+"""Of the tables' names. It may never change: an interrupted conversion would not find its own ledger again."""
 
 
 class Ledger:
@@ -82,7 +83,7 @@ def digest(row: Row) -> str:
 def ledger_name(model: type[models.Model], field: models.Field[Any, Any], direction: Direction) -> str:
     """Return the name of a column's ledger: 44 characters, which every database allows."""
     column = f"{model._meta.db_table}\x1f{field.column}\x1f{direction}"
-    return PREFIX + sha256(column.encode()).hexdigest()[:25]
+    return PREFIX + sha256(column.encode()).hexdigest()[:29]
 
 
 def drop_finished(alias: str, apps: Any) -> None:

@@ -129,7 +129,7 @@ class TestKilled:
         assert raws == values
         with connections[empty_alias].cursor() as cursor:
             tables = connections[empty_alias].introspection.table_names(cursor)
-        assert not [name for name in tables if name.startswith("asherah_conversion_")]
+        assert not [name for name in tables if name.startswith("asherah_moving_")]
 
     @staticmethod
     def is_record(raw: str) -> bool:
