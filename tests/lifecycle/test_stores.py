@@ -190,13 +190,12 @@ class TestRotate:
         write("left")
         write("right")
 
-        def interrupt(ids: list[str]) -> Iterator[str]:
-            yield ids[0]
+        def interrupt(count: int) -> None:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             lifecycle.rotate(progress=interrupt)
-        assert [item["key_id"] for item in run("asherah_rotate", "--continue")["items"]] == [RIGHT_ID]
+        assert [item["key_id"] for item in run("asherah_rotate", "--resume")["items"]] == [RIGHT_ID]
 
     def test_dry_run_makes_nothing(self, store: Store, run: Run) -> None:
         write("left")
