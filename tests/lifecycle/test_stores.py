@@ -29,8 +29,9 @@ SK_ID, LEFT_ID, RIGHT_ID = "_SK_suite_tests", "_IK_left_suite_tests", "_IK_right
 DAY = 24 * 60 * 60
 DRIFT_GUARD = "__asherah_internal_config_drift_guard_v1__:abc"
 
-kinds = pytest.mark.parametrize("store", ["database", "dynamodb", "memory", "own"], indirect=True)
-kinds_that_hold_anything = pytest.mark.parametrize("store", ["database", "dynamodb", "own"], indirect=True)
+in_database = pytest.param("database", marks=pytest.mark.django_db(transaction=True))
+kinds = pytest.mark.parametrize("store", [in_database, "dynamodb", "memory", "own"], indirect=True)
+kinds_that_hold_anything = pytest.mark.parametrize("store", [in_database, "dynamodb", "own"], indirect=True)
 
 
 class Store:
@@ -70,7 +71,6 @@ def store(request: pytest.FixtureRequest, settings: Any) -> Iterator[Store]:
 @contextmanager
 def _make_store(request: pytest.FixtureRequest, settings: Any) -> Iterator[Store]:
     if request.param == "database":
-        request.getfixturevalue("transactional_db")
         yield Store("database", settings, METASTORE="database")
     elif request.param == "dynamodb":
         west: MotoRegion = request.getfixturevalue("west")
