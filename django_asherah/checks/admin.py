@@ -29,19 +29,19 @@ def check_admin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 
 
 def _check_admin(model_admin: Any) -> Iterator[CheckMessage]:
-    model, place = model_admin.model, type(model_admin)
-    yield from refuse(model, place, "E111", "'search_fields'", _search_paths(model_admin.search_fields))
-    yield from refuse(model, place, "E112", "'list_filter'", model_admin.list_filter)
-    yield from refuse(model, place, "E113", "'ordering'", model_admin.ordering or ())
+    model, owner = model_admin.model, type(model_admin)
+    yield from refuse(model, owner, "E111", "'search_fields'", _search_paths(model_admin.search_fields))
+    yield from refuse(model, owner, "E112", "'list_filter'", model_admin.list_filter)
+    yield from refuse(model, owner, "E113", "'ordering'", model_admin.ordering or ())
     for inline in model_admin.inlines:
         yield from refuse(inline.model, inline, "E113", "'ordering'", inline.ordering or ())
-    yield from refuse(model, place, "E114", "'date_hierarchy'", [model_admin.date_hierarchy or ""])
-    yield from refuse(model, place, "E115", "'sortable_by'", model_admin.sortable_by or ())
+    yield from refuse(model, owner, "E114", "'date_hierarchy'", [model_admin.date_hierarchy or ""])
+    yield from refuse(model, owner, "E115", "'sortable_by'", model_admin.sortable_by or ())
     for name in model_admin.list_display:
         display = _display(model_admin, name)
         order = getattr(display, "admin_order_field", None)
         yield from refuse(
-            model, place, "E115", f"the 'ordering' of {name!r} in 'list_display'", [order] if order else []
+            model, owner, "E115", f"the 'ordering' of {name!r} in 'list_display'", [order] if order else []
         )
     yield from _check_headings(model_admin)
 

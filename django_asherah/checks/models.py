@@ -45,7 +45,7 @@ def _check_field(model: type[Model], field: Any) -> Iterator[CheckMessage]:
         yield from refuse(model, field, "E110", f"the expression of {field.name!r}", [field.expression])
 
 
-def refuse(model: type[Model], place: object, id: str, option: str, items: Iterable[Any]) -> Iterator[CheckMessage]:
+def refuse(model: type[Model], owner: object, id: str, option: str, items: Iterable[Any]) -> Iterator[CheckMessage]:
     """Yield an error for each encrypted field that ``items`` (names, paths, expressions) of an option lead to."""
     for path in sorted({path for item in items for path in _paths(item)}):
         field = find_encrypted(model, path)
@@ -53,7 +53,7 @@ def refuse(model: type[Model], place: object, id: str, option: str, items: Itera
             yield Error(
                 f"{option} names the encrypted field {field.full_name}.",
                 hint="The database sees only random-looking records: it can't sort, compare or search them.",
-                obj=place,
+                obj=owner,
                 id=f"asherah.{id}",
             )
 

@@ -65,7 +65,7 @@ class CryptoKey:
         return now < self._check_at
 
     def takes_writes(self, now: float) -> bool:
-        """Tell whether new writes may use the key without a look at its record or at the key above it."""
+        """Tell whether new writes may use the key without a look at its record or at its parent."""
         return now < self._writes_until
 
     def is_valid(self, now: float) -> bool:

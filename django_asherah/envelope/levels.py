@@ -53,14 +53,14 @@ class IntermediateKeys(KeyRing):
     def _openable(self, records: dict[KeyMeta, EnvelopeKeyRecord]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         parents = {meta: parent for meta, record in records.items() if (parent := record.parent_key_meta)}
         self._system_keys.load_many(parents.values())
-        # A KMS that is down was asked once per system key, and is not asked again for each key below it.
+        # A KMS that is down was asked once per system key, and is not asked again for each of its children.
         return {meta: records[meta] for meta, parent in parents.items() if self._system_keys.cache.get(parent)}
 
     def validity(self, key: CryptoKey) -> tuple[float, float]:
-        """Return the same as for any key, and never more than the system key above it has."""
+        """Return the same as for any key, and never more than its parent has."""
         own = super().validity(key)
-        above = self._system_keys.validity(self._parent(key.record))
-        return min(own[0], above[0]), min(own[1], above[1])
+        parent = self._system_keys.validity(self._parent(key.record))
+        return min(own[0], parent[0]), min(own[1], parent[1])
 
     def _parent(self, record: EnvelopeKeyRecord) -> CryptoKey:
         if record.parent_key_meta is None:

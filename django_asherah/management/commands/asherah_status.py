@@ -139,11 +139,11 @@ _HEADING = ["kind", "partition", "created", "age", "expires", "state", "parent o
 
 
 def _row(key: KeyInfo) -> list[str]:
-    above = _moment(key.parent.created) if key.parent else ", ".join(key.regions)
+    parent_or_regions = _moment(key.parent.created) if key.parent else ", ".join(key.regions)
     age = f"{int(key.age) // DAY} d"
     created, expires = _moment(key.meta.created), _moment(key.expires)
     name = key.partition or ("" if key.ours else key.meta.key_id)
-    return [key.kind, name, created, age, expires, key.state.value, above, "; ".join(key.problems)]
+    return [key.kind, name, created, age, expires, key.state.value, parent_or_regions, "; ".join(key.problems)]
 
 
 def _moment(second: float) -> str:
