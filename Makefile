@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-aws native test lint types layers docs check lock bench fuzz clean
+.PHONY: help demo demo-aws native test test-quick lint types layers docs check lock bench fuzz clean
 
 help:
 	@echo "make demo       save and read encrypted patients on SQLite"
 	@echo "make demo-aws   the same with two KMS regions, one of which is then killed"
 	@echo "make native     build the native code into .venv; takes a C compiler and OpenSSL's headers"
 	@echo "make test       run the tests on SQLite and on every database server that answers"
+	@echo "make test-quick run the quick tests, on SQLite alone; says what it leaves out"
 	@echo "make check      lint, types, layers, docs"
 	@echo "make bench      measure, side by side with plain fields and with peers"
 	@echo "make fuzz       throw RUNS (100000) hostile inputs at each parser"
@@ -33,6 +34,9 @@ native: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python scripts/test.py
+
+test-quick: .venv/.installed
+	$(BIN)/python scripts/test.py --quick
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

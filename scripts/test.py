@@ -1,4 +1,4 @@
-"""Run the tests on SQLite, and on every database server that answers.
+"""Run the tests on SQLite, and on every database server that answers; with ``--quick``, the quick ones on SQLite alone.
 
 ``TEST_POSTGRES_URL``, ``TEST_MARIADB_URL`` and ``TEST_BROKER_URL`` (RabbitMQ, for Celery) say where the servers are. A
 server that does not answer is skipped and named at the end, and so is native code that isn't built; with ``CI`` set it
@@ -19,6 +19,7 @@ from typing import Any
 import environ
 
 ROOT = Path(__file__).resolve().parent.parent
+SQLITE = "sqlite://:memory:"
 NAME = os.environ.get("TEST_DATABASE_NAME", "asherah")
 SERVERS = {
     "PostgreSQL": os.environ.get("TEST_POSTGRES_URL", f"postgres://postgres@127.0.0.1:5432/{NAME}"),
@@ -42,19 +43,30 @@ KNOW_NO_DATABASE = (
 
 
 def main() -> int:
-    """Run everything; return the exit code."""
+    """Run what is asked for; return the exit code."""
     arguments = sys.argv[1:]
+    return _quick(arguments[1:]) if arguments[:1] == ["--quick"] else _all(arguments)
+
+
+def _quick(arguments: list[str]) -> int:
+    failed = _pytest(SQLITE, ["-m", "not slow", *arguments])
+    print("\nNOT RUN: the tests marked slow, which start processes, servers, browsers or builds, or take long")
+    print("NOT RUN: the tests on " + " and ".join(SERVERS) + ", and coverage")
+    return failed
+
+
+def _all(arguments: list[str]) -> int:
     missing: dict[str, str] = {}
     failed = []
     _run(["coverage", "erase"])
-    for name, url in {"SQLite": "sqlite://:memory:", **SERVERS}.items():
+    for name, url in {"SQLite": SQLITE, **SERVERS}.items():
         reason = _why_not(name, url)
         if reason:
             missing[name] = reason
             continue
         print(f"\n== {name}", flush=True)
         once = [f"--ignore=tests/{path}" for path in KNOW_NO_DATABASE] if name != "SQLite" else []
-        if _pytest(url, arguments or once):
+        if _pytest(url, ["--cov", "--cov-append", "--cov-report=", *(arguments or once)]):
             failed.append(name)
     if reason := _why_no_broker():
         missing["Celery with RabbitMQ"] = reason
@@ -64,15 +76,7 @@ def main() -> int:
 
 
 def _pytest(url: str, arguments: list[str]) -> int:
-    command = [
-        "pytest",
-        "-q",
-        "-n",
-        os.environ.get("TEST_PROCESSES", "2"),
-        "--cov",
-        "--cov-append",
-        "--cov-report=",
-    ]
+    command = ["pytest", "-q", "-n", os.environ.get("TEST_PROCESSES", "2")]
     return _run([*command, *arguments], DATABASE_URL=url)
 
 

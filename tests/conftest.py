@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,28 @@ from tests.databases import VENDOR, another_alias, as_asherah, execute, sqlite_f
 from tests.interop.peers import Peer
 from tests.moto_servers import MotoRegion, moto_region
 from tests.testapp.models import Note
+
+STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.posix_spawn", MotoRegion.STARTED}
+_must_be_quick = ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold a test to what its mark says: one that is not slow starts no process."""
+    global _must_be_quick
+    _must_be_quick = "" if item.get_closest_marker("slow") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _must_be_quick = ""
+
+
+def _refuse_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in STARTS_A_PROCESS and _must_be_quick:
+        raise AssertionError(f"{_must_be_quick} starts a process: mark it with pytest.mark.slow")
+
+
+sys.addaudithook(_refuse_processes)
 
 
 @pytest.fixture(autouse=True)

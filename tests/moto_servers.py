@@ -9,35 +9,42 @@ with moto_region("us-west-2") as server:
 from __future__ import annotations
 
 import http.server
+import multiprocessing
 import os
 import signal
 import socket
 import socketserver
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
-ACCESS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+# Importing moto takes two seconds: one process does it, and every server is forked from there.
+SERVERS = multiprocessing.get_context("forkserver")
+SERVERS.set_forkserver_preload(
+    ["moto.server", "moto.kms.urls", "moto.dynamodb.urls", "moto.iam.access_control", "tests.moto_servers"]
+)
+ACCESS: dict[str, Any] = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 
 
 class MotoRegion:
     """One region's KMS: a moto server process with one master key."""
 
+    STARTED = "tests.moto_servers.MotoRegion"
+    """The audit event of one that is started."""
+
     def __init__(self, region: str) -> None:
         self.region = region
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        sys.audit(self.STARTED)
+        self._process = SERVERS.Process(target=_serve_moto, args=(self.port,), daemon=True)
+        self._process.start()
         self._wait_until_it_listens()
         self.client = self.make_client("kms")
         self.arn: str = self.create_key()
@@ -56,28 +63,40 @@ class MotoRegion:
         """Let every connection be refused, for good."""
         self.resume()
         self._process.kill()
-        self._process.wait()
+        self._process.join()
 
     def pause(self) -> None:
         """Let connections be accepted and never answered."""
-        os.kill(self._process.pid, signal.SIGSTOP)
+        self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Answer again."""
-        if self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGCONT)
+        if self._process.is_alive():
+            self._send(signal.SIGCONT)
+
+    def _send(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     def _wait_until_it_listens(self) -> None:
-        while self._process.poll() is None:
+        while self._process.is_alive():
             with socket.socket() as probe:
                 probe.settimeout(0.05)
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            try:
-                self._process.wait(0.05)
-            except subprocess.TimeoutExpired:
-                continue
+            self._process.join(0.05)
         raise RuntimeError(f"the moto server for {self.region} did not start")
+
+
+def _serve_moto(port: int) -> None:
+    from moto.moto_api._internal import mock_random
+    from moto.server import main
+
+    mock_random.seed()  # Or every fork would give its keys the same names.
+    with Path(os.devnull).open("w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    main(["-H", "127.0.0.1", "-p", str(port)])
 
 
 def create_key(client: Any) -> str:

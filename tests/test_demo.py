@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -28,7 +30,6 @@ def test_the_demo_shows_both_sides_and_the_keys() -> None:
     assert "Read 12 patients: every value is what was saved." in shown
 
 
-@pytest.mark.slow
 def test_the_aws_demo_reads_everything_without_the_preferred_region() -> None:
     shown = run("demo_aws.py")
     before, killing, after = shown.partition("Killing the preferred region, us-west-2")

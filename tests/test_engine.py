@@ -359,6 +359,7 @@ class BusyMetastore(MemoryMetastore):
         return super().store(key_id, record)
 
 
+@pytest.mark.slow
 class TestFork:
     def test_a_child_uses_the_keys_that_its_parent_has_opened(self) -> None:
         code = """

@@ -98,6 +98,7 @@ def test_deep_opens_the_newest_system_key(settings: DjangoSettings) -> None:
     assert found.problems[0].startswith("KMSError: the static master key does not open it")
 
 
+@pytest.mark.slow
 def test_deep_asks_each_region_alone_and_one_is_enough(
     settings: DjangoSettings, regions: dict[str, MotoRegion]
 ) -> None:
@@ -112,6 +113,7 @@ def test_deep_asks_each_region_alone_and_one_is_enough(
     assert "EndpointConnectionError" in found.failing_regions[EAST]
 
 
+@pytest.mark.slow
 def test_deep_asks_for_the_master_keys_where_there_is_no_key_yet(
     settings: DjangoSettings, regions: dict[str, MotoRegion]
 ) -> None:
@@ -123,6 +125,7 @@ def test_deep_asks_for_the_master_keys_where_there_is_no_key_yet(
     assert METASTORE.records == {}
 
 
+@pytest.mark.slow
 def test_no_region_left_is_a_problem_for_a_process_without_keys_only(
     settings: DjangoSettings, regions: dict[str, MotoRegion]
 ) -> None:
@@ -135,6 +138,7 @@ def test_no_region_left_is_a_problem_for_a_process_without_keys_only(
     assert found.failing_regions == dict.fromkeys([EAST, WEST], "its last answer to this process was a failure")
 
 
+@pytest.mark.slow
 def test_a_process_with_cached_keys_works_on_without_any_region(
     settings: DjangoSettings, regions: dict[str, MotoRegion]
 ) -> None:

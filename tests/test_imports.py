@@ -11,6 +11,8 @@ import pytest
 
 from tests.databases import ROOT
 
+pytestmark = pytest.mark.slow
+
 SET_UP = """
 import sys, socket
 def refuse(*arguments): raise AssertionError("it opens a connection")

@@ -79,6 +79,15 @@ def test_values_are_counted(measured: Measured) -> None:
     assert measured.counts("django_asherah.operations") == {"encrypt ok": 5, "decrypt ok": 3}
 
 
+def test_compact_values_and_files_are_counted(measured: Measured) -> None:
+    session = engine.get_session()
+    session.decrypt(session.encrypt_compact(b"x"))
+    record, _ = session.start_file()
+    session.open_file(record)
+
+    assert measured.counts("django_asherah.operations") == {"encrypt ok": 2, "decrypt ok": 2}
+
+
 def test_what_fails_is_counted_by_the_class_of_its_error(measured: Measured) -> None:
     record = engine.get_session().encrypt(b"x")
     sealed = record.rpartition('"Data":"')[2]
@@ -109,6 +118,7 @@ def test_hits_and_misses_of_the_key_cache_are_counted(measured: Measured) -> Non
     }
 
 
+@pytest.mark.slow
 def test_kms_calls_are_timed_by_region_and_outcome(
     measured: Measured, settings: DjangoSettings, west: MotoRegion
 ) -> None:

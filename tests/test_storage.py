@@ -328,6 +328,7 @@ class TestFormat:
 
 
 class TestMemory:
+    @pytest.mark.slow
     @pytest.mark.skipif(VENDOR != "sqlite", reason="files are sealed alike whatever the database")
     def test_of_a_gibibyte_is_bounded_both_ways(self, tmp_path: Path) -> None:
         class Zeros(File):  # type: ignore[type-arg]
@@ -372,6 +373,23 @@ class TestStorage:
         assert not storage.exists("d/x")
         with pytest.raises(FileNotFoundError):
             storage.open("d/x")
+
+    def test_the_other_storage_chooses_the_names(self) -> None:
+        class Shouting(InMemoryStorage):
+            def get_valid_name(self, name: str) -> str:
+                return name.upper()
+
+            def get_alternative_name(self, file_root: str, file_ext: str) -> str:
+                return f"{file_root} again{file_ext}"
+
+            def generate_filename(self, filename: Any) -> str:
+                return f"kept/{filename}"
+
+        storage = EncryptedStorage(Shouting())
+        assert storage.get_valid_name("scan.pdf") == "SCAN.PDF"
+        assert storage.generate_filename("scan.pdf") == "kept/scan.pdf"
+        storage.save("scan.pdf", ContentFile(b"1"))
+        assert storage.get_available_name("scan.pdf") == "scan again.pdf"
 
     def test_has_no_url_but_that_of_a_view_and_no_path(self, inner: InMemoryStorage) -> None:
         with pytest.raises(NotImplementedError, match="base_url"):

@@ -94,6 +94,7 @@ class TestOverride:
             assert note.body == "x"
 
 
+@pytest.mark.slow
 def test_the_page_shows_tests_that_pass(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "test-your-app.md").read_text(encoding="utf-8")
     codes = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

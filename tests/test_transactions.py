@@ -273,6 +273,7 @@ def perform_all(alias: str, steps: list[Any]) -> None:
         perform(alias, step)
 
 
+@pytest.mark.slow
 class TestAnotherProcess:
     """Real ones."""
 

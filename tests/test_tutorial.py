@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.databases import ROOT
+
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "tutorial" / "encrypted-patients.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(console|pycon)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

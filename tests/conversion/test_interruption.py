@@ -96,6 +96,7 @@ UPDATES = 1
 """How many may be sent before the process is killed: the first batch is then done, and the second begun."""
 
 
+@pytest.mark.slow
 class TestKilled:
     """Processes of ``manage.py migrate``, killed by SIGKILL."""
 

@@ -6,7 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.databases import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_packages_work_with_encrypted_fields() -> None:

@@ -98,6 +98,7 @@ def _child(factory: SessionFactory, text: str, queue: Any) -> None:
     queue.put((session.decrypt(text), session.encrypt(b"from the child")))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_after_a_fork_encrypts_and_decrypts_while_the_parent_holds_every_lock(world: World) -> None:
     text = world.factory.get_session("p").encrypt(b"from the parent")

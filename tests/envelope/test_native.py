@@ -136,6 +136,7 @@ def test_threads_get_in_nobodys_way() -> None:
         assert list(pool.map(work, range(32))) == list(range(32))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_draws_keys_and_nonces_of_its_own() -> None:
     rows = native.RowCipher(KEY)

@@ -17,6 +17,7 @@ from tests.faults.proxy import Proxies
 from tests.moto_servers import session
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite lets one process write at a time"),
 ]

@@ -19,6 +19,7 @@ from tests.faults.database_proxy import DatabaseProxy
 from tests.testapp.models import Note
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite has no server"),
 ]

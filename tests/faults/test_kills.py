@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.processes import environment, run_module
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 CONFIGURATION = {
     "KMS": "tests.faults.seams.make_kms",

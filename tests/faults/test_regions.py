@@ -20,6 +20,7 @@ from tests.moto_servers import ACCESS
 from tests.testapp.models import Note
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(VENDOR != "sqlite", reason="regions fail alike whatever the database"),
 ]

@@ -22,6 +22,7 @@ from tests.faults.proxy import Proxies
 from tests.moto_servers import free_port
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite lets one process write at a time"),
 ]

@@ -10,6 +10,8 @@ import pytest
 from tests.databases import ROOT
 from tests.hostile.memory_process import CASES
 
+pytestmark = pytest.mark.slow
+
 OUTCOMES = {
     "encrypt": "str",
     "encrypt one byte too many": "EncryptionError",

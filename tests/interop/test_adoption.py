@@ -19,6 +19,8 @@ from django_asherah.models import EncryptionKey
 from tests.databases import ROOT, VENDOR, as_asherah, execute, url_of
 from tests.interop.peers import STATIC_KEY, Peer, static_config
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "how-to" / "adopt-an-asherah-table.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^ *```sql\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
 

@@ -14,6 +14,8 @@ from tests.databases import as_asherah, execute, url_of
 from tests.interop.peers import Peer, base_config, key_of, until
 from tests.moto_servers import ACCESS, MotoRegion, create_key, moto_region, refused_url
 
+pytestmark = pytest.mark.slow
+
 REGIONS = ("us-west-2", "us-east-1")
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-west-2"}
 

@@ -23,6 +23,8 @@ from tests.interop.conftest import CORES
 from tests.interop.peers import STATIC_KEY, Peer, PeerError, key_of, static_config, until
 from tests.testapp.models import Note
 
+pytestmark = pytest.mark.slow
+
 PARTITIONS = [
     "p",
     "tenant-7",

@@ -21,6 +21,8 @@ from django_asherah.kms.kek import decode_wrapped
 from tests.kms.conftest import Kit
 from tests.moto_servers import ACCESS, answering, failing_as, moto_region, refused_url, stalled
 
+pytestmark = pytest.mark.slow
+
 KEY = bytes(range(32))
 WEST, EAST = "us-west-2", "us-east-1"
 

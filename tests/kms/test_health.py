@@ -16,6 +16,8 @@ from tests.databases import wait_until
 from tests.kms.conftest import Kit
 from tests.moto_servers import failing_as
 
+pytestmark = pytest.mark.slow
+
 KEY = bytes(range(32))
 WEST, EAST = "us-west-2", "us-east-1"
 

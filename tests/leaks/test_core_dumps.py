@@ -13,9 +13,9 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from django_asherah import engine
-from tests.databases import ROOT, as_asherah
+from tests.databases import ROOT, as_asherah, run_django
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")]
 
 CRASH = """
 import ctypes, os, resource, sys
@@ -72,3 +72,41 @@ def test_it_is_true_or_false(settings: Settings, value: object) -> None:
     settings.ASHERAH = as_asherah(DISABLE_CORE_DUMPS=value)
     with pytest.raises(ImproperlyConfigured, match=r"ASHERAH\['DISABLE_CORE_DUMPS'\].*Give True or False"):
         engine.get_session()
+
+
+REFUSED = """
+import ctypes, errno, resource, sys, types
+from django.core.exceptions import ImproperlyConfigured
+from django_asherah.coredumps import disable_core_dumps
+%s
+try:
+    disable_core_dumps()
+except ImproperlyConfigured as exc:
+    print(exc)
+else:
+    print(resource.getrlimit(resource.RLIMIT_CORE))
+"""
+PRCTL_FAILS = """
+def prctl(*arguments):
+    ctypes.set_errno(errno.EPERM)
+    return -1
+ctypes.CDLL = lambda name, use_errno: types.SimpleNamespace(prctl=prctl)
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("sys.modules['resource'] = None", "this system has no limit for core dumps"),
+        (PRCTL_FAILS, "prctl failed: Operation not permitted"),
+    ],
+    ids=["without limits", "refuses the mark"],
+)
+def test_a_system_that_cant_is_an_error(system: str, said: str) -> None:
+    message = f"ASHERAH['DISABLE_CORE_DUMPS'] is True, but {said}. Leave the setting out."
+    assert run_django(REFUSED % system, "sqlite://:memory:") == message
+
+
+def test_a_system_other_than_linux_has_the_limit_alone() -> None:
+    elsewhere = "sys.platform = 'darwin'; ctypes.CDLL = None"
+    assert run_django(REFUSED % elsewhere, "sqlite://:memory:") == "(0, 0)"

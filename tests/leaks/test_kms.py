@@ -110,6 +110,7 @@ def test_no_error_holds_a_key(name: str, caplog: pytest.LogCaptureFixture) -> No
     assert holds(f"{caught.value!r} {vars(caught.value)} {caplog.text}", KEK, SYSTEM_KEY) == []
 
 
+@pytest.mark.slow
 def test_botocore_logs_no_key(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
     """At DEBUG it would write the whole body of every request and response."""
     caplog.set_level(logging.DEBUG)
@@ -128,6 +129,7 @@ def test_botocore_logs_no_key(kit: Kit, caplog: pytest.LogCaptureFixture) -> Non
     assert holds(caplog.text, kek), "what the application itself asks of botocore is logged as ever"
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_not_understood_is_not_repeated(
     kit: Kit,  # noqa: F811
     caplog: pytest.LogCaptureFixture,

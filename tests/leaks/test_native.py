@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 pytest.importorskip("django_asherah_native", reason="no native code: make native")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem")]
 
 INTERMEDIATE_KEY = os.urandom(32)
 LENGTHS = [100, 100_000]

@@ -93,6 +93,7 @@ def test_what_changes_nothing_leaves_no_line(heard: Heard, regional: Callable[..
     assert (heard.signals, heard.lines[before:]) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_failed_region(heard: Heard, moto: Callable[..., None], doomed: MotoRegion) -> None:
     moto()
     doomed.kill()
@@ -106,6 +107,7 @@ def test_a_failed_region(heard: Heard, moto: Callable[..., None], doomed: MotoRe
     )
 
 
+@pytest.mark.slow
 def test_a_failing_region_is_logged_once_for_each_key(
     moto: Callable[..., None], steady: MotoRegion, doomed: MotoRegion, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_failing_region_is_logged_once_for_each_key(
     assert lines[0][2].startswith(f"region_failed region={doomed.region} master_key={doomed.arn} operation=Decrypt ")
 
 
+@pytest.mark.slow
 def test_a_key_rewrapped(heard: Heard, moto: Callable[..., None], steady: MotoRegion) -> None:
     moto()
     engine.get_session().encrypt(b"x")
@@ -155,6 +158,7 @@ def test_a_partitions_name_cant_forge_a_line_or_a_detail(heard: Heard) -> None:
     assert rest.isdecimal()
 
 
+@pytest.mark.slow
 def test_no_line_holds_key_bytes(heard: Heard, moto: Callable[..., None], doomed: MotoRegion) -> None:
     moto()
     record = engine.get_session().encrypt(b"the plaintext")

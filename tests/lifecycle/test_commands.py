@@ -134,6 +134,7 @@ def url(shared_alias: str, settings: Settings) -> str:
     return url_of(shared_alias)
 
 
+@pytest.mark.slow
 class TestProcesses:
     def test_exit_codes(self, url: str) -> None:
         for code, words in (
@@ -190,6 +191,7 @@ class TestProcesses:
         return sum(f'"Created":{created}}}' in text for (text,) in execute(alias, "SELECT body FROM testapp_note"))
 
 
+@pytest.mark.slow
 class TestTerminal:
     def test_progress_has_a_rate_and_what_is_left(self, url: str) -> None:
         words = ("asherah_reencrypt", "testapp.Note.body", "--batch", "1", "--rate", "5")

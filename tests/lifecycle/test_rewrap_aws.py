@@ -15,7 +15,7 @@ from tests.lifecycle.conftest import Run
 from tests.moto_servers import MotoRegion, moto_region
 from tests.testapp.models import Note
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 SK_ID = "_SK_suite_tests"
 Moto = Callable[..., None]

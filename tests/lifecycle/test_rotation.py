@@ -54,6 +54,7 @@ def shared(shared_alias: str, settings: Settings) -> str:
     return shared_alias
 
 
+@pytest.mark.slow
 class TestAtTheSameTime:
     def test_two_processes_leave_one_newest_key_each(self, shared: str) -> None:
         old = {partition: engine.get_session(partition).encrypt(partition.encode()) for partition in PARTITIONS}
@@ -125,6 +126,7 @@ class TestInterrupted:
         assert newest_keys()["_IK_p1_suite_tests"].parent == newest_keys()[SK_ID].meta
         assert run("asherah_rotate", "--expired")["items"] == []
 
+    @pytest.mark.slow
     def test_killed_at_any_key_and_continued(self, shared: str, run: Run) -> None:
         code = (
             "made = []\n"
@@ -200,6 +202,7 @@ class TestRegions:
         assert list(report.failed_regions) == ["two"]
         assert "run asherah_rewrap" in report.failed_regions["two"]
 
+    @pytest.mark.slow
     def test_a_dead_region_refuses_it(self, moto: Callable[..., None], doomed: Any, run: Run) -> None:
         moto()
         engine.get_session().encrypt(b"")
@@ -217,6 +220,7 @@ class TestRegions:
         assert list(document["summary"]["missing_regions"]) == [doomed.region]
         assert list(newest_keys()[SK_ID].regions) == ["us-west-2"]
 
+    @pytest.mark.slow
     def test_no_region_at_all_makes_no_key(self, moto: Callable[..., None], doomed: Any) -> None:
         moto(regions=[doomed])
         doomed.kill()

@@ -120,6 +120,7 @@ def start_worker() -> Iterator[Callable[[str, str], Worker]]:
             worker.kill()
 
 
+@pytest.mark.slow
 def test_a_worker_killed_midway_loses_nothing(
     aged: str, queue: str, start_worker: Callable[[str, str], Worker]
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_worker_killed_midway_loses_nothing(
     assert [note.body for note in Note.objects.using(aged).order_by("pk")] == [f"text {n}" for n in range(ROWS)]
 
 
+@pytest.mark.slow
 def test_the_task_is_given_back_by_a_worker_that_dies_and_tried_again_when_keys_fail() -> None:
     code = (
         "from django_asherah.tasks import reencrypt_shard as task\n"
@@ -158,6 +160,7 @@ def test_the_task_is_given_back_by_a_worker_that_dies_and_tried_again_when_keys_
     run_django(code, "sqlite://:memory:", PYTHONWARNINGS="")
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_not_there_is_a_problem_and_no_traceback() -> None:
     done = manage(
         "sqlite://:memory:",
@@ -171,6 +174,7 @@ def test_a_broker_that_is_not_there_is_a_problem_and_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_installing_the_app_and_running_commands_imports_no_celery() -> None:
     code = (
         "from django.core.management import call_command, load_command_class\n"

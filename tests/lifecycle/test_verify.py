@@ -235,6 +235,7 @@ class TestData:
         note.refresh_from_db()
         assert note.body == "not encrypted yet"
 
+    @pytest.mark.slow
     def test_memory_does_not_grow_with_the_rows(self) -> None:
         def peak() -> int:
             tracemalloc.start()

@@ -23,6 +23,8 @@ from tests.databases import as_asherah, record
 from tests.interop.peers import STATIC_KEY, Peer
 from tests.moto_servers import ACCESS, MotoRegion, dynamodb_table, moto_region, refused_url
 
+pytestmark = pytest.mark.slow
+
 REGION = "us-west-2"
 
 

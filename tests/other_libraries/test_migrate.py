@@ -27,7 +27,7 @@ from tests.other_libraries import page
 from tests.other_libraries.conftest import KEYS, WITH_DATABASE, Move, only, store
 from tests.other_libraries.page import LIBRARIES, Library
 
-pytestmark = WITH_DATABASE
+pytestmark = [pytest.mark.slow, WITH_DATABASE]
 
 Make = Callable[..., Move]
 

@@ -15,6 +15,8 @@ from tests.other_libraries import page
 from tests.other_libraries.conftest import KEYS, WITH_DATABASE, Move, only, store
 from tests.other_libraries.page import LIBRARIES, Library
 
+pytestmark = pytest.mark.slow
+
 ORIGINALS = [
     *(original.replace(" ", "==") for original, _, _ in page.REPLACED),
     "cryptography==50.0.2",

@@ -168,6 +168,7 @@ def test_a_made_up_intermediate_key_is_never_written_under(world: World) -> None
     assert decode_row(text).key.parent_key_meta.created not in (START, START + 60)
 
 
+@pytest.mark.slow
 def test_a_made_up_system_key_is_never_written_under(kit: Kit) -> None:  # noqa: F811
     """An entry that names the attacker's ARN is not asked for: the configured ARN of the region is."""
     west = kit.servers["us-west-2"]
