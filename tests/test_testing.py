@@ -161,6 +161,9 @@ class TestFakeKMS:
             engine.get_session().encrypt(b"x")
         assert kms.calls == {("eu-west-1", "GenerateDataKey"): 1, ("eu-central-1", "Encrypt"): 1}
 
+    def test_shows_its_regions_and_no_key(self) -> None:
+        assert repr(FakeKMS("a", "b")) == "<FakeKMS a, b>"
+
     def test_any_region_is_enough(self) -> None:
         kms = FakeKMS("a", "b", "c")
         with override_asherah(kms):

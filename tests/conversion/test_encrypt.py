@@ -255,8 +255,13 @@ class TestRefusals:
             (models.IntegerField(), EncryptedTextField(), "IntegerField is no TextField, CharField or JSONField"),
             (models.TextField(), models.TextField(), "one of the two fields must be encrypted"),
             (EncryptedTextField(), EncryptedTextField(), "and the other must not"),
+            (
+                models.TextField(),
+                EncryptedTextField(record_format="compact"),
+                "must have record_format='json'",
+            ),
         ],
-        ids=["null", "column", "integer", "plain", "encrypted"],
+        ids=["null", "column", "integer", "plain", "encrypted", "compact"],
     )
     def test_what_is_no_pair_of_fields(self, make_table: Make, before: Any, after: Any, reason: str) -> None:
         table = make_table(before)

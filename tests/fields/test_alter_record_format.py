@@ -9,6 +9,7 @@ import pytest
 from django.apps import apps
 from django.db import DatabaseError, connection, migrations, models
 from django.db.migrations.state import ProjectState
+from pytest_django import Settings
 
 from django_asherah import engine, lifecycle
 from django_asherah.envelope.compact import is_compact
@@ -144,6 +145,21 @@ def test_null_changes_with_it(project: Project) -> None:
         execute("default", f"INSERT INTO {TABLE} (body) VALUES (NULL)")
     undo()
     assert values(project) == ["x"]
+
+
+class NothingHere:
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool:
+        return False
+
+
+def test_a_database_that_the_router_excludes_is_left_alone(project: Project, settings: Settings) -> None:
+    project.model.objects.create(body="x")
+    before = raw()
+    settings.DATABASE_ROUTERS = ["tests.fields.test_alter_record_format.NothingHere"]
+    project.alter("compact")
+    assert raw() == before
+    settings.DATABASE_ROUTERS = []
+    execute("default", f"INSERT INTO {TABLE} (body) VALUES ('text')")
 
 
 def test_a_migration_says_what_it_does() -> None:

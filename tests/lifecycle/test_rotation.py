@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from django_asherah import engine, lifecycle
+from django_asherah import engine, lifecycle, signals
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
@@ -84,6 +84,25 @@ class TestAtTheSameTime:
         made = [meta.key_id for meta in report.intermediate_keys if isinstance(meta, KeyMeta)]
         assert made[: len(PARTITIONS)] == [f"_IK_{partition}_suite_tests" for partition in PARTITIONS]
         assert made[len(PARTITIONS) :] == [f"_IK_{partition}_suite_tests" for partition in PARTITIONS[1:]]
+
+
+def test_a_rotation_that_others_never_let_come_to_rest_says_how_to_go_on(run: Run) -> None:
+    engine.get_session().encrypt(b"")
+
+    def rotate_as_well(*, key_id: str, **kwargs: Any) -> None:
+        if key_id != SK_ID:
+            engine.get_factory().system_keys.rotate(SK_ID)
+
+    signals.key_rotated.connect(rotate_as_well)
+    try:
+        (problem,) = run("asherah_rotate")["problems"]
+    finally:
+        signals.key_rotated.disconnect(rotate_as_well)
+    assert problem["reason"] == (
+        "the rotation did not come to rest, because others keep rotating: run asherah_rotate --continue"
+    )
+    assert run("asherah_rotate", "--continue")["summary"]["intermediate_keys"] == 1
+    assert lifecycle.verify_keys().problems == []
 
 
 class TestRunningProcesses:
@@ -198,9 +217,12 @@ class TestRegions:
         kms: Any = engine.get_factory().kms
         kms.check_wrap = lambda region: None
         kms.down.add("two")
-        report = lifecycle.rotate()
-        assert list(report.failed_regions) == ["two"]
-        assert "run asherah_rewrap" in report.failed_regions["two"]
+        document = run("asherah_rotate")
+        (problem,) = document["problems"]
+        assert (document["code"], document["summary"]["system_keys"]) == (1, 1)
+        assert problem["at"] == "two"
+        assert problem["reason"].startswith(f"two failed while key {SK_ID} created ")
+        assert problem["reason"].endswith(" was made: run asherah_rewrap when it is well again")
 
     @pytest.mark.slow
     def test_a_dead_region_refuses_it(self, moto: Callable[..., None], doomed: Any, run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import pytest
@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_asherah import engine, lifecycle
 from django_asherah.metastores.sql import INSERT, created_literal
+from django_asherah.models import EncryptionKey
 from tests.lifecycle.conftest import Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -61,6 +62,22 @@ def test_a_problem_is_one_on_every_page_and_behind_every_filter(run: Run, region
         assert document["code"] == 1
         assert [problem["reason"] for problem in document["problems"]] == ["not wrapped for two"]
     assert [item["key_id"] for item in run("asherah_status", "--problems")["items"]] == [SK_ID]
+
+
+def test_of_very_many_problems_the_first_hundred_are_listed_and_all_are_counted(
+    run: Run, regional: Callable[..., None]
+) -> None:
+    regional({"one": "arn-1"})
+    engine.get_session().encrypt(b"")
+    row = EncryptionKey.objects.get(key_id=SK_ID)
+    EncryptionKey.objects.bulk_create(
+        EncryptionKey(key_id=SK_ID, created=row.created - timedelta(minutes=number), key_record=row.key_record)
+        for number in range(1, 103)
+    )
+    regional()
+    problems = run("asherah_status")["problems"]
+    assert [problem["reason"] for problem in problems[:-1]] == ["not wrapped for two"] * 100
+    assert problems[-1] == {"at": "keys", "reason": "3 more problems: see --problems"}
 
 
 @pytest.mark.parametrize("words", [("--limit", "0"), ("--limit", "-1"), ("--offset", "-1"), ("--limit", "x")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -158,6 +159,22 @@ def test_the_task_is_given_back_by_a_worker_that_dies_and_tried_again_when_keys_
         "assert task.name == 'django_asherah.reencrypt_shard'\n"
     )
     run_django(code, "sqlite://:memory:", PYTHONWARNINGS="")
+
+
+@pytest.mark.slow
+def test_a_task_does_its_shard_and_returns_its_counts(aged: str) -> None:
+    code = (
+        "from tests.celery_settings import app\n"
+        "app.conf.update(task_always_eager=True, task_store_eager_result=True, result_backend='cache+memory://')\n"
+        "from celery.result import AsyncResult\n"
+        "from django_asherah import lifecycle, tasks\n"
+        "ids = tasks.enqueue(lifecycle.split(['testapp.Note.body'], shards=3))\n"
+        "print([AsyncResult(id).get()['rewritten'] for id in ids])\n"
+    )
+    done = run_django(code, url_of(aged), DJANGO_SETTINGS_MODULE="tests.celery_settings", PYTHONWARNINGS="")
+    counts = json.loads(done)
+    assert (len(counts), sum(counts)) == (3, ROWS)
+    assert under_newest_key(aged) == ROWS
 
 
 @pytest.mark.slow

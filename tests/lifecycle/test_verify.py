@@ -16,6 +16,7 @@ from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import KeyState
 from django_asherah.lifecycle.columns import UnknownColumnError
 from django_asherah.models import EncryptionKey
+from tests.databases import execute
 from tests.fields.helpers import raw, set_raw
 from tests.lifecycle.conftest import BASE, Run
 from tests.regional import PretendedAws
@@ -199,10 +200,19 @@ class TestData:
             run("asherah_verify", "--data", name)
         assert caught.value.returncode == 2
 
+    def test_of_very_many_bad_values_the_first_thousand_are_listed_and_all_are_counted(self, run: Run) -> None:
+        Note.objects.bulk_create(Note(body="x", other_body="") for _ in range(1001))
+        execute("default", "UPDATE testapp_note SET body = 'damaged'")
+        document = run("asherah_verify", "--data", "testapp.Note.body")
+        assert (document["summary"]["bad"], len(document["items"])) == (1001, 1000)
+        assert len(document["problems"]) == 1001
+        assert document["problems"][-1] == {"at": "data", "reason": "1 more bad values"}
+
     def test_a_sample(self, run: Run) -> None:
         Note.objects.bulk_create(Note(body=str(number)) for number in range(20))
         assert run("asherah_verify", "--data", "testapp.Note.body", "--sample", "7")["summary"]["values"] == 7
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
     def test_several_processes_find_the_same(self, run: Run) -> None:
         if connection.vendor == "sqlite":
