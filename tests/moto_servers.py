@@ -147,13 +147,11 @@ def refused_url() -> str:
 
 
 class FaultServer:
-    """Counts the requests it gets and gives every one the same answer, as soon as it may."""
+    """Counts the requests it gets and gives every one the same answer."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.requests = 0
-        self.may_answer = threading.Event()
-        self.may_answer.set()
 
 
 @contextmanager
@@ -164,7 +162,6 @@ def answering(status: int, body: bytes) -> Iterator[FaultServer]:
         def do_POST(self) -> None:
             fault.requests += 1
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            fault.may_answer.wait()
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(body)))
@@ -176,7 +173,7 @@ def answering(status: int, body: bytes) -> Iterator[FaultServer]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         fault = FaultServer(f"http://127.0.0.1:{server.server_port}")
-        with _serving(server, fault.may_answer.set):
+        with _serving(server):
             yield fault
 
 

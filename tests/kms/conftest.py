@@ -9,6 +9,7 @@ import pytest
 
 from django_asherah.envelope.interfaces import Event
 from django_asherah.kms.aws import AwsKMS
+from tests.kms.modules import Modules
 from tests.moto_servers import ACCESS, MotoRegion
 
 
@@ -48,3 +49,8 @@ class Kit:
 @pytest.fixture
 def kit(west: MotoRegion, east: MotoRegion) -> Kit:
     return Kit(west, east)
+
+
+@pytest.fixture
+def modules() -> Modules:
+    return Modules()
