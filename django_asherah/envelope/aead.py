@@ -18,7 +18,6 @@ from django_asherah.exceptions import DecryptionError
 KEY_LENGTH: Final = 32
 NONCE_LENGTH: Final = 12
 TAG_LENGTH: Final = 16
-OVERHEAD: Final = TAG_LENGTH + NONCE_LENGTH
 
 _NONCE_AT: Final = -NONCE_LENGTH
 """Where the nonce begins, counted from the end."""

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from django_asherah.envelope import native
-from django_asherah.envelope.aead import Cipher, wipe
+from django_asherah.envelope.aead import Cipher, StreamCipher, wipe
 from django_asherah.envelope.native import NativeCipher, make_cipher
 from django_asherah.exceptions import DecryptionError
 
@@ -90,6 +90,65 @@ def test_a_cipher_shows_and_gives_away_nothing(kind: type[Cipher]) -> None:
     for work in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="can't be pickled or copied"):
             work(cipher)
+
+
+class TestStreamCipher:
+    """The chunks of one file."""
+
+    def test_the_nonce_is_the_chunks_number_and_whether_it_is_the_last(self) -> None:
+        stream = StreamCipher(KEY, b"context")
+        for number, last, nonce in (
+            (0, False, bytes(12)),
+            (1, True, bytes(10) + b"\x01\x01"),
+            (258, False, bytes(9) + b"\x01\x02\0"),
+        ):
+            sealed = stream.seal(number, b"chunk", last=last)
+            assert sealed == AESGCM(KEY).encrypt(nonce, b"chunk", b"context")
+            assert stream.open(number, sealed, last=last) == b"chunk"
+
+    def test_a_chunk_opens_only_as_what_it_was_sealed(self) -> None:
+        sealed = StreamCipher(KEY, b"context").seal(1, b"chunk", last=False)
+        for key, context, number, last in (
+            (KEY, b"context", 0, False),
+            (KEY, b"context", 1, True),
+            (KEY, b"other", 1, False),
+            (bytes(32), b"context", 1, False),
+        ):
+            with pytest.raises(DecryptionError, match="sealed under another key, or tampered with"):
+                StreamCipher(key, context).open(number, sealed, last=last)
+
+    @pytest.mark.parametrize("length", [0, 1, 15, 16, 21])
+    def test_garbage_does_not_open(self, length: int) -> None:
+        with pytest.raises(DecryptionError):
+            StreamCipher(KEY, b"context").open(0, bytes(length), last=True)
+
+    def test_it_shows_and_gives_away_nothing(self) -> None:
+        stream = StreamCipher(KEY, b"context")
+        assert repr(stream) == "<StreamCipher: key not shown>"
+        for work in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="can't be pickled or copied"):
+                work(stream)
+
+    def test_a_streams_key_is_sealed_by_the_cipher_that_started_it(self) -> None:
+        sealed_key, sealed, stream = Cipher(KEY).start_stream(b"context")
+        row_key = bytes(Cipher(KEY).open_key(sealed_key))
+        assert Cipher(row_key).open(sealed) == b"context"
+        chunk = stream.seal(0, b"chunk", last=True)
+        assert StreamCipher(row_key, b"context").open(0, chunk, last=True) == b"chunk"
+        assert Cipher(KEY).open_stream(sealed_key, b"context").open(0, chunk, last=True) == b"chunk"
+
+
+def test_a_streams_raw_key_is_wiped_when_it_is_opened() -> None:
+    opened: list[bytearray] = []
+
+    class Keeping(Cipher):
+        def open_key(self, blob: bytes) -> bytearray:
+            opened.append(super().open_key(blob))
+            return opened[-1]
+
+    cipher = Keeping(KEY)
+    cipher.open_stream(cipher.seal(bytes(range(1, 33))), b"context")
+    assert opened == [bytes(32)]
 
 
 def test_wipe_leaves_zeros() -> None:

@@ -68,6 +68,24 @@ def test_the_same_key_again_takes_the_place_of_the_old_one() -> None:
     assert len(cache) == 0
 
 
+def test_a_key_that_is_discarded_is_no_longer_current() -> None:
+    cache = KeyCache(5)
+    held = key("a")
+    cache.put(held)
+    cache.make_current(held)
+    cache.discard(held)
+    assert cache.current("a") is None
+
+
+def test_a_key_that_was_just_made_current_counts_as_used() -> None:
+    cache = KeyCache(2)
+    for name in "ab":
+        cache.put(key(name))
+    cache.make_current(cache.opened[KeyMeta("a", 1)])
+    cache.put(key("c"))
+    assert [meta.key_id for meta in cache.opened] == ["a", "c"]
+
+
 def test_a_key_whose_place_was_taken_is_not_current_any_longer() -> None:
     cache = KeyCache(1)
     first, again = key("a"), key("a")

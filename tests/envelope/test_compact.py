@@ -147,8 +147,8 @@ def test_a_blob_over_the_limit_is_refused() -> None:
         decode_compact(blob, META.key_id)
 
 
-@pytest.mark.parametrize("value", [None, 5, [], memoryview(b"\x01" * 100), bytearray(b"\x01" * 100), "\x01" * 100])
-def test_what_is_no_bytes_is_never_compact(world: World, value: Any) -> None:
+@pytest.mark.parametrize("value", [None, 5, [], memoryview(b"\x01" * 100), bytearray(b"\x01" * 100), "\x01" * 100, b""])
+def test_what_is_no_bytes_or_empty_is_never_compact(world: World, value: Any) -> None:
     assert not is_compact(value)
     with pytest.raises(InvalidRecordError):
         world.factory.get_session("p").decrypt(value)

@@ -76,6 +76,32 @@ def test_one_thread_checks_a_stale_key_while_the_others_read_on(world: World) ->
         assert checking.result() == b"x"
 
 
+def test_a_reader_waits_for_another_that_loads_its_key_and_takes_the_same(world: World) -> None:
+    text = world.factory.get_session("p").encrypt(b"x")
+    cold = world.new_process()
+    world.taken_calls()
+    load, lock_of = world.metastore.load, cold.intermediate_keys.cache.loading
+    locks: list[Any] = []
+    both_came = threading.Event()
+
+    def counted_lock_of(key_id: str) -> Any:
+        locks.append(lock_of(key_id))
+        if len(locks) == 2:
+            both_came.set()
+        return locks[-1]
+
+    def slow_load(meta: KeyMeta) -> EnvelopeKeyRecord | None:
+        assert both_came.wait(30)
+        return load(meta)
+
+    cold.intermediate_keys.cache.loading = counted_lock_of  # type: ignore[method-assign]
+    world.metastore.load = slow_load  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(cold.get_session("p").decrypt, text) for _ in range(2)]
+        assert [reader.result(30) for reader in readers] == [b"x", b"x"]
+    assert world.taken_calls() == {"load": 2, "unwrap": 1}
+
+
 def test_a_listener_that_encrypts_does_not_wait_for_itself() -> None:
     world = World()
     heard: list[KeyMeta] = []

@@ -101,6 +101,18 @@ def test_old_records_open_after_every_rotation(world: World) -> None:
         assert [factory.get_session("p").decrypt(text) for text in texts] == [str(n).encode() for n in range(12)]
 
 
+def test_a_system_key_is_checked_at_its_own_time_although_the_key_below_it_was_read_later(world: World) -> None:
+    used_key(world)
+    world.clock.now = START + 1800
+    world.factory.intermediate_keys.clear()
+    assert used_key(world) == IK
+    world.metastore.revoke(SK)
+    world.clock.now = START + 3599
+    assert used_key(world) == IK
+    world.clock.now = START + 3600
+    assert used_key(world) == KeyMeta(IK_ID, START + 3600)
+
+
 @pytest.mark.parametrize("revoked", [SK, IK])
 def test_a_revocation_is_noticed_when_the_key_is_checked_and_not_before(world: World, revoked: KeyMeta) -> None:
     assert used_key(world) == IK
@@ -189,9 +201,10 @@ def test_a_rival_that_is_revoked_at_once_does_not_become_the_key(world: World) -
 
 
 def test_rivals_without_end_are_an_error_and_no_endless_loop(world: World) -> None:
-    Racing(world, IK_ID, revoked=True, times=1000)
-    with pytest.raises(EncryptionError, match="others keep retiring it"):
+    racing = Racing(world, IK_ID, revoked=True, times=1000)
+    with pytest.raises(EncryptionError, match="in 10 attempts: others keep retiring it"):
         used_key(world)
+    assert racing.left == 990
 
 
 def test_an_intermediate_key_opens_with_the_system_key_that_it_names(world: World) -> None:
@@ -343,6 +356,27 @@ class TestOutOfReach:
         world.clock.now += RETRY_AFTER
         assert used_key(world) == KeyMeta(IK_ID, START + 3660)
 
+    def test_a_revocation_counts_although_no_new_key_can_be_stored(self, world: World) -> None:
+        def store(key_id: str, record: EnvelopeKeyRecord) -> bool:
+            raise MetastoreError("read-only")
+
+        used_key(world)
+        world.metastore.revoke(IK)
+        world.clock.now = START + 3600
+        world.metastore.store = store  # type: ignore[method-assign]
+        with pytest.raises(MetastoreError, match="read-only"):
+            used_key(world)
+
+    def test_a_key_that_was_found_deleted_is_no_fallback_later(self, world: World) -> None:
+        text = world.factory.get_session("p").encrypt(b"x")
+        del world.metastore.records[IK]
+        world.clock.now = START + 3600
+        with pytest.raises(KeyNotFoundError):
+            world.factory.get_session("p").decrypt(text)
+        world.metastore.down = True
+        with pytest.raises(MetastoreError):
+            world.factory.get_session("p").decrypt(text)
+
     def test_a_failed_store_is_never_taken_for_a_duplicate(self, world: World) -> None:
         def store(key_id: str, record: EnvelopeKeyRecord) -> bool:
             raise MetastoreError("disk full")
@@ -369,6 +403,14 @@ class TestTransactions:
         assert world.new_process().get_session("p").decrypt(text) == b"x"
         with pytest.raises(DecryptionError):
             world.factory.get_session("p").decrypt(lost)
+
+    def test_a_rolled_back_key_under_a_committed_system_key_is_not_used_again(self, world: World) -> None:
+        world.factory.get_session("q").encrypt(b"makes the system key")
+        world.metastore.begin()
+        world.factory.get_session("p").encrypt(b"lost with its transaction")
+        world.metastore.roll_back()
+        text = world.factory.get_session("p").encrypt(b"x")
+        assert world.new_process().get_session("p").decrypt(text) == b"x"
 
     def test_a_read_under_a_rolled_back_key_says_that_it_is_gone(self, world: World) -> None:
         world.metastore.begin()
@@ -419,6 +461,16 @@ class TestDamage:
         assert used_key(world, world.new_process()) == KeyMeta(IK_ID, START + 1)
         assert "can't be opened, so new writes get a new key" in caplog.text
 
+    def test_an_intermediate_key_that_does_not_open_is_named(self, world: World) -> None:
+        text = world.factory.get_session("p").encrypt(b"x")
+        world.metastore.records[IK] = EnvelopeKeyRecord(
+            created=START, key=Cipher(b"?" * 32).seal(b"i" * 32), parent_key_meta=SK
+        )
+        with pytest.raises(
+            DecryptionError, match=f"^record under key {IK}: intermediate key {IK}: could not be opened"
+        ):
+            world.new_process().get_session("p").decrypt(text)
+
     def test_a_system_key_that_does_not_open_is_an_error_and_never_replaced_in_silence(self, world: World) -> None:
         used_key(world)
         world.metastore.records[SK] = EnvelopeKeyRecord(created=START, key=Cipher(b"?" * 32).seal(b"s" * 32))
@@ -449,6 +501,45 @@ class TestDamage:
         world.clock.now = START + 3600
         with pytest.raises(KeyNotFoundError):
             world.factory.get_session("p").decrypt(text)
+
+
+class TestRawKeys:
+    """Raw keys are wiped as soon as there is a cipher, or none can be made."""
+
+    @pytest.fixture
+    def seen(self, world: World, monkeypatch: pytest.MonkeyPatch) -> list[bytearray]:
+        """Collect every raw system key on its way to the KMS or from it."""
+        buffers: list[bytearray] = []
+        encrypt_key, decrypt_key = world.kms.encrypt_key, world.kms.decrypt_key
+
+        def wrap(key: bytearray) -> bytes:
+            buffers.append(key)
+            return encrypt_key(key)
+
+        def unwrap(wrapped: bytes) -> bytearray:
+            buffers.append(decrypt_key(wrapped))
+            return buffers[-1]
+
+        monkeypatch.setattr(world.kms, "encrypt_key", wrap)
+        monkeypatch.setattr(world.kms, "decrypt_key", unwrap)
+        return buffers
+
+    def test_of_a_key_that_is_made_and_of_one_that_is_opened(self, world: World, seen: list[bytearray]) -> None:
+        text = world.factory.get_session("p").encrypt(b"x")
+        world.new_process().get_session("p").decrypt(text)
+        assert seen == [bytes(32), bytes(32)]
+
+    def test_of_a_key_that_the_kms_does_not_wrap(self, world: World, seen: list[bytearray]) -> None:
+        world.kms.down = True
+        with pytest.raises(KMSError):
+            used_key(world)
+        assert seen == [bytes(32)]
+
+    def test_of_a_key_that_is_not_stored(self, world: World, seen: list[bytearray]) -> None:
+        world.metastore.store = lambda key_id, record: False  # type: ignore[method-assign]
+        with pytest.raises(MetastoreError):
+            used_key(world)
+        assert seen == [bytes(32)]
 
 
 def test_a_small_cache_costs_calls_and_loses_nothing() -> None:

@@ -41,6 +41,7 @@ def test_a_partition_may_be_nearly_anything(partition: str) -> None:
         ("", "must not be empty"),
         ("a\0b", "NUL"),
         ("\ud800", "lone surrogates"),
+        ("a\udfff", "lone surrogates"),
         (None, "must be a str, not NoneType"),
         (7, "must be a str, not int"),
         (b"x", "must be a str, not bytes"),

@@ -23,4 +23,8 @@ def test_a_key_is_never_born_expired() -> None:
 
 
 def test_a_precision_of_a_second_keeps_the_second() -> None:
-    assert CryptoPolicy(created_precision=1).created_at(12.9) == 12
+    assert [CryptoPolicy(created_precision=1).created_at(now) for now in (12.9, 13.9)] == [12, 13]
+
+
+def test_a_life_of_less_than_a_second_is_one_second_precise() -> None:
+    assert CryptoPolicy(expire_after=0.5).created_at(13.9) == 13

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -146,11 +148,52 @@ def test_bounds_of_a_wrapped_key(length: int, fits: bool) -> None:
             decode_key(text)
 
 
-def test_a_text_over_the_limit_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(InvalidRecordError, match="over the limit"):
-        decode_row(" " * (records._MAX_ROW_TEXT + 1))
-    with pytest.raises(InvalidRecordError, match="over the limit"):
-        decode_key(" " * (records._MAX_KEY_TEXT + 1))
+def test_the_bounds_are_those_of_the_sdks_and_of_sql() -> None:
+    assert records.MAX_PAYLOAD_LENGTH == 67_108_864
+    assert records.MAX_WRAPPED_KEY_LENGTH == 16_384
+    assert datetime.fromtimestamp(records.MAX_CREATED, tz=UTC) == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", [str, str.encode])
+@pytest.mark.parametrize(
+    ("decode", "record", "limit"),
+    [
+        (decode_row, encode_row(ROW), 89_482_618),
+        (decode_key, encode_key(EnvelopeKeyRecord(created=5, key=KEY_60)), 25_941),
+    ],
+)
+def test_a_text_over_the_limit_is_refused_although_it_holds_a_record(
+    decode: Callable[[Any], Any], record: str, limit: int, kind: Callable[[str], Any]
+) -> None:
+    padding = " " * (limit - len(kind(record)))
+    assert decode(kind(record + padding)) == decode(record)
+    with pytest.raises(InvalidRecordError, match=f": {limit + 1} characters, over the limit of {limit}$"):
+        decode(kind(record + padding + " "))
+
+
+def test_the_longest_row_in_its_longest_form_is_within_the_limit() -> None:
+    meta = KeyMeta("🔑" * 255, records.MAX_CREATED)
+    row = DataRowRecord(DataRowKey(records.MAX_CREATED, KEY_60, meta), bytes(records.MAX_PAYLOAD_LENGTH + 28))
+    escaped = encode_row(row).replace("🔑", "\\ud83d\\udd11")
+    assert decode_row(escaped) == row
+
+
+def test_the_least_that_a_name_and_a_time_can_be() -> None:
+    key = {"KeyId": "k", "Created": 0}
+    assert decode_row(json.dumps(row_json(ParentKeyMeta=key, Created=0))).key.parent_key_meta == KeyMeta("k", 0)
+
+
+def test_a_subclass_of_str_is_read_as_str() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    assert decode_row(Text(encode_row(ROW))) == ROW
+
+
+@pytest.mark.parametrize(("key_id", "shown"), [("_IK_ä 王_s_p", "_IK_ä 王_s_p"), ("_IK_a\nb_s_p", "_IK_a\\nb_s_p")])
+def test_a_key_id_writes_no_lines_of_its_own_into_a_message(key_id: str, shown: str) -> None:
+    assert records.printable(key_id) == shown
+    assert str(KeyMeta(key_id, 5)) == f"{shown} created 5"
 
 
 def test_no_error_carries_the_record() -> None:
