@@ -7,6 +7,7 @@ revoked and re-wrapped if it has that of :class:`ReplacesKeys`, too. :class:`Fin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -100,12 +101,13 @@ class KeyTable:
         """Return one key's row, or None."""
         if isinstance(self._metastore, FindsKeys):
             return self._metastore.read(meta)
-        return next((row for row in self.versions(meta.key_id) if _created(row) == meta.created), None)
+        rows = _readable(self.versions(meta.key_id))
+        return next((row for row, record in rows if record.created == meta.created), None)
 
     def children(self, parent: KeyMeta) -> Iterator[KeyRow]:
         """Yield the rows of all keys that name ``parent`` as their parent."""
         rows = self._metastore.children(parent) if isinstance(self._metastore, FindsKeys) else self.scan()
-        return (row for row in rows if _parent(row) == parent)
+        return (row for row, record in _readable(rows) if record.parent_key_meta == parent)
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -135,18 +137,10 @@ class KeyTable:
         return self._metastore
 
 
-def _created(row: KeyRow) -> int | None:
-    try:
-        return row.record().created
-    except InvalidRecordError:
-        return None
-
-
-def _parent(row: KeyRow) -> KeyMeta | None:
-    try:
-        return row.record().parent_key_meta
-    except InvalidRecordError:
-        return None
+def _readable(rows: Iterable[KeyRow]) -> Iterator[tuple[KeyRow, EnvelopeKeyRecord]]:
+    for row in rows:
+        with suppress(InvalidRecordError):
+            yield row, row.record()
 
 
 def _missing(metastore: object, protocol: type, what: str, *methods: str) -> MetastoreError:
