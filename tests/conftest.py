@@ -20,26 +20,29 @@ from tests.moto_servers import MotoRegion, moto_region
 from tests.testapp.models import Note
 
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.posix_spawn", MotoRegion.STARTED}
-_must_be_quick = ""
+_started: list[str] = []
+
+
+def _note_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in STARTS_A_PROCESS:
+        _started.append(event)
+
+
+sys.addaudithook(_note_processes)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    _started.clear()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Hold a test to what its mark says: one that is not slow starts no process."""
-    global _must_be_quick
-    _must_be_quick = "" if item.get_closest_marker("slow") else item.nodeid
-    try:
-        return (yield)
-    finally:
-        _must_be_quick = ""
-
-
-def _refuse_processes(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in STARTS_A_PROCESS and _must_be_quick:
-        raise AssertionError(f"{_must_be_quick} starts a process: mark it with pytest.mark.slow")
-
-
-sys.addaudithook(_refuse_processes)
+    ended = yield
+    if _started and not item.get_closest_marker("slow"):
+        raise AssertionError(f"{item.nodeid} starts a process ({_started[0]}): mark it with pytest.mark.slow")
+    return ended
 
 
 @pytest.fixture(autouse=True)

@@ -103,7 +103,7 @@ ctypes.CDLL = lambda name, use_errno: types.SimpleNamespace(prctl=prctl)
     ids=["without limits", "refuses the mark"],
 )
 def test_a_system_that_cant_is_an_error(system: str, said: str) -> None:
-    message = f"ASHERAH['DISABLE_CORE_DUMPS'] is True, but {said}. Leave the setting out."
+    message = f"ASHERAH['DISABLE_CORE_DUMPS'] is True, but {said}. Remove the setting."
     assert run_django(REFUSED % system, "sqlite://:memory:") == message
 
 

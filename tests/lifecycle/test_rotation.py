@@ -99,9 +99,9 @@ def test_a_rotation_that_others_never_let_come_to_rest_says_how_to_go_on(run: Ru
     finally:
         signals.key_rotated.disconnect(rotate_as_well)
     assert problem["reason"] == (
-        "the rotation did not come to rest, because others keep rotating: run asherah_rotate --continue"
+        "the rotation did not come to rest, because others keep rotating: run asherah_rotate --resume"
     )
-    assert run("asherah_rotate", "--continue")["summary"]["intermediate_keys"] == 1
+    assert run("asherah_rotate", "--resume")["summary"]["intermediate_keys"] == 1
     assert lifecycle.verify_keys().problems == []
 
 
@@ -222,7 +222,7 @@ class TestRegions:
         assert (document["code"], document["summary"]["system_keys"]) == (1, 1)
         assert problem["at"] == "two"
         assert problem["reason"].startswith(f"two failed while key {SK_ID} created ")
-        assert problem["reason"].endswith(" was made: run asherah_rewrap when it is well again")
+        assert problem["reason"].endswith(" was made: run asherah_rewrap when it works again")
 
     @pytest.mark.slow
     def test_a_dead_region_refuses_it(self, moto: Callable[..., None], doomed: Any, run: Run) -> None:

@@ -30,8 +30,9 @@ DAY = 24 * 60 * 60
 DRIFT_GUARD = "__asherah_internal_config_drift_guard_v1__:abc"
 
 in_database = pytest.param("database", marks=pytest.mark.django_db(transaction=True))
-kinds = pytest.mark.parametrize("store", [in_database, "dynamodb", "memory", "own"], indirect=True)
-kinds_that_hold_anything = pytest.mark.parametrize("store", [in_database, "dynamodb", "own"], indirect=True)
+in_dynamodb = pytest.param("dynamodb", marks=pytest.mark.slow)
+kinds = pytest.mark.parametrize("store", [in_database, in_dynamodb, "memory", "own"], indirect=True)
+kinds_that_hold_anything = pytest.mark.parametrize("store", [in_database, in_dynamodb, "own"], indirect=True)
 
 
 class Store:
@@ -348,7 +349,7 @@ class TestAWSAlone:
     def regions(self, west: MotoRegion, east: MotoRegion) -> dict[str, MotoRegion]:
         return {server.region: server for server in (west, east)}
 
-    @pytest.mark.parametrize("store", ["dynamodb"], indirect=True)
+    @pytest.mark.parametrize("store", [in_dynamodb], indirect=True)
     def test_from_the_first_key_to_the_last(self, store: Store, regions: dict[str, MotoRegion], run: Run) -> None:
         def configure(*names: str) -> None:
             session: Any = boto3.Session
