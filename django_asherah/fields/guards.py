@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db.models import Count
+from django.db.models import Count, Q
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import (
+    BaseExpression,
     Case,
     Col,
+    Exists,
     ExpressionWrapper,
     F,
     Ref,
@@ -203,16 +205,27 @@ def _named_fields(query: Query, item: Any) -> Iterator[Any]:
         name = item.lstrip("-+") if isinstance(item, str) else getattr(item, "name", "")
         annotation = query.annotations.get(name)
         yield from [_field_at(query, name)] if annotation is None else _passed_through_fields(annotation)
-    elif not isinstance(item, Subquery):
-        for source in item.get_source_expressions():
-            if source is not None:
-                yield from _named_fields(query, source)
+    elif isinstance(item, Subquery):
+        yield from _passed_through_fields(item)
+    else:
+        for source in _sources(item):
+            yield from _named_fields(query, source)
+
+
+def _sources(item: Any) -> list[Any]:
+    """Return the expressions in an item of an ordering; of a condition, those that something is compared with."""
+    if isinstance(item, Q):
+        values = [child[1] if isinstance(child, tuple) else child for child in item.children]
+        return [value for value in values if isinstance(value, Q | F | BaseExpression)]
+    return [source for source in item.get_source_expressions() if source is not None]
 
 
 def _passed_through_fields(annotation: Any) -> Iterator[Any]:
     """Yield the fields whose values an annotation passes through as they are."""
     if isinstance(annotation, Col):
         yield annotation.target
+    elif isinstance(annotation, Exists):
+        return  # True or False, whatever it looks at.
     elif isinstance(annotation, Subquery):
         yield from _passed_through_fields(annotation.query)
     elif isinstance(annotation, Query):  # What Django 6.1 resolves a Subquery to.

@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 
 from django_asherah import engine, lifecycle
 from django_asherah.exceptions import DecryptionError, InvalidRecordError, PartitionMismatchError
-from django_asherah.fields import EncryptedJSONField, EncryptedTextField
+from django_asherah.fields import EncryptedBinaryField, EncryptedJSONField, EncryptedTextField
 from tests.fields.helpers import opened, set_raw
 from tests.testapp.models import Document, Note, Tenancy
 
@@ -114,6 +114,27 @@ class TestJSON:
         with pytest.raises(InvalidRecordError, match=r"testapp\.Document\.doc: it is neither a record nor") as caught:
             self.read(value)
         assert caught.value.__context__ is None
+
+
+class TestBytes:
+    def bound(self, **options: Any) -> Any:
+        field: Any = EncryptedBinaryField(allow_plaintext=True, **options)
+        field.set_attributes_from_name("body")
+        field.model = Note
+        return field
+
+    @pytest.mark.parametrize("value", [b"", b"\x89PNG", b"\t", b"{", b"\xff\x00"])
+    def test_those_of_a_binary_column_that_are_not_encrypted_yet_are_read(self, value: bytes) -> None:
+        assert self.bound(record_format="compact").value_of(value) == value
+
+    @pytest.mark.parametrize("value", [b"\x00", b"\x08 BMP"])
+    def test_those_that_begin_as_a_compact_record_does_are_taken_for_one(self, value: bytes) -> None:
+        with pytest.raises(InvalidRecordError, match="not a compact record"):
+            self.bound(record_format="compact").value_of(value)
+
+    def test_those_that_a_database_made_text_of_are_refused(self) -> None:
+        with pytest.raises(InvalidRecordError, match=r"can't become a text column: use record_format='compact'"):
+            self.bound().value_of("\\x89504e47")
 
 
 class TestWrites:

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django_asherah import engine, lifecycle
 from django_asherah.envelope.compact import is_compact
 from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, PartitionMismatchError
-from django_asherah.fields import EncryptedJSONField, EncryptedTextField
+from django_asherah.fields import EncryptedBinaryField, EncryptedJSONField, EncryptedTextField
 from tests.databases import VENDOR
 from tests.envelope.fakes import chain_text
 from tests.fields.helpers import raw, set_raw
@@ -289,3 +289,10 @@ def test_a_column_is_added_with_its_default_in_every_row() -> None:
     plain.set_attributes_from_name("added")
     plain.model = Compact
     assert plain.value_of(connection.schema_editor().effective_default(plain)) == ""
+
+
+def test_a_column_of_bytes_that_may_be_blank_is_added_with_no_bytes_in_every_row() -> None:
+    field: Any = EncryptedBinaryField(record_format="compact", blank=True)
+    field.set_attributes_from_name("added")
+    field.model = Compact
+    assert field.value_of(connection.schema_editor().effective_default(field)) == b""

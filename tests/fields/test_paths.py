@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core import serializers
-from django.db.models import Case, Count, F, OuterRef, Subquery, Value, When
-from django.db.models.functions import Coalesce
+from django.db.models import Case, Count, Exists, F, IntegerField, Max, OuterRef, Q, Subquery, Value, When
+from django.db.models.functions import Cast, Coalesce, Length
 
 from django_asherah.fields import EncryptedTextField
 from tests.fields.helpers import opened, raw
@@ -121,6 +121,11 @@ class TestWrites:
         assert opened(Note.objects.get(), "body") == b"x"
         assert Document.objects.get().doc == {"a": 1}
 
+    def test_update_with_a_cast_to_the_same_kind(self) -> None:
+        note = Note.objects.create(body="old", other_body="new")
+        Note.objects.update(body=Cast("other_body", output_field=EncryptedTextField()))
+        assert opened(note, "body") == b"new"
+
 
 class TestReads:
     """Whatever reads, the application sees the value."""
@@ -166,6 +171,42 @@ class TestReads:
         assert (read.n, read.body) == (2, "x")
         assert Note.objects.aggregate(n=Count("body")) == {"n": 1}
         assert list(Note.objects.filter(visits__isnull=False).distinct()) == [note]
+
+    def test_grouping_by_the_primary_key_and_the_column(self, note: Note) -> None:
+        Visit.objects.create(note=note)
+        counted = Note.objects.values("pk", "body").annotate(n=Count("visits"), latest=Max("visits__pk"))
+        assert [row["body"] for row in counted.filter(latest__gt=0)] == ["x"]
+        assert list(Note.objects.values("pk", "body").distinct()) == [{"pk": note.pk, "body": "x"}]
+
+    def test_sorted_by_what_is_no_encrypted_column(self, note: Note) -> None:
+        other = Note.objects.create(title="a longer one", body="z")
+        Visit.objects.create(note=note)
+        by_visits = Visit.objects.filter(note=OuterRef("pk")).values("pk")[:1]
+        for ordered in (
+            Note.objects.order_by(Length("title")),
+            Note.objects.annotate(length=Length("title")).order_by("length"),
+            Note.objects.order_by(Subquery(by_visits).desc(nulls_last=True)),
+            Note.objects.order_by(Exists(Visit.objects.filter(note=OuterRef("pk")).values("remark")).desc()),
+            Note.objects.annotate(seen=Exists(Visit.objects.filter(note=OuterRef("pk")).values("remark"))).order_by(
+                "-seen"
+            ),
+            Note.objects.order_by(Case(When(body=None, then=Value(1)), default=F("pk"), output_field=IntegerField())),
+            Note.objects.order_by(Case(When(Q(title="t") | Q(title=Length("title")), then=Value(1)), default=Value(2))),
+            Note.objects.order_by(Case(When(pk__in=Note.objects.filter(title="t"), then=Value(1)), default=Value(2))),
+            Note.objects.annotate(heading=Coalesce("title", Value(""))).order_by("-heading"),
+            Note.objects.extra(order_by=["-title"]),
+            Note.objects.annotate(n=Count("visits")).order_by("-n"),
+        ):
+            assert [read.body for read in ordered] == ["x", "z"]
+        assert Note.objects.latest("pk").body == other.body
+
+    def test_in_a_subquery_of_its_own_table(self, note: Note) -> None:
+        assert Note.objects.get(pk__in=Note.objects.filter(body__isnull=False)).body == "x"
+        Visit.objects.create(note=note)
+        assert Note.objects.filter(visits__note__body=None).count() == 0
+        assert list(Note.objects.values_list("visits__note__body", "body")) == [("x", "x")]
+        mine = Note.objects.filter(pk=OuterRef("pk")).values("body")[:1]
+        assert Note.objects.annotate(copy=Subquery(mine)).get().copy == "x"
 
     def test_is_null(self, note: Note) -> None:
         empty = Note.objects.create(body=None)

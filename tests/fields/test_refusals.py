@@ -53,6 +53,9 @@ QUERIES: dict[str, Callable[[], Any]] = {
     "OuterRef": lambda: notes.filter(Exists(visits.filter(remark=OuterRef("body")))),
     "OuterRef to a plain column": lambda: notes.filter(Exists(notes.filter(title=OuterRef("body")))),
     "a condition in When": lambda: notes.annotate(a=Case(When(title=F("body"), then=Value(1)))),
+    "a condition in a Case that is compared": lambda: notes.filter(
+        Exact(Case(When(title=F("body"), then=Value(1))), 1)
+    ),
     "order_by": lambda: notes.order_by("body"),
     "order_by descending": lambda: notes.order_by("-body"),
     "order_by expression": lambda: notes.order_by(F("body").desc(nulls_last=True)),
@@ -63,6 +66,12 @@ QUERIES: dict[str, Callable[[], Any]] = {
     "order_by F of an annotation": lambda: notes.annotate(b=F("body")).order_by(F("b").asc()),
     "order_by of a Coalesce": lambda: notes.annotate(b=Coalesce("body", "other_body")).order_by("b"),
     "order_by of a Subquery": lambda: notes.annotate(b=Subquery(visits.values("remark")[:1])).order_by("b"),
+    "order_by a Subquery": lambda: notes.order_by(Subquery(visits.values("remark")[:1])),
+    "order_by a Case that yields the column": lambda: notes.order_by(Case(When(title="x", then=F("body")))),
+    "order_by a Case that compares with the column": lambda: notes.order_by(
+        Case(When(Q(title="x") | Q(title=F("body")), then=Value(1)))
+    ),
+    "order_by a comparison": lambda: notes.order_by(Case(When(Q(Exact(F("body"), "x")), then=Value(1)))),
     "grouping by an annotation": lambda: notes.annotate(b=F("body")).values("b").annotate(n=Count("pk")),
     "earliest": lambda: notes.earliest("body"),
     "latest": lambda: notes.latest("body"),
