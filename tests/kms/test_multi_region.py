@@ -181,6 +181,16 @@ def test_rewrap_refuses_a_region_that_does_not_unwrap_what_it_has_just_wrapped(m
     assert [type(cause) for cause in caught.value.failures.values()] == [DecryptionError]
 
 
+def test_rewrap_refuses_when_no_configured_region_wraps_although_missing_ones_are_allowed(modules: Modules) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    kms = modules.kms({"geneva": "pkcs11:object=d", "basel": "pkcs11:object=e"}, "geneva")
+    for name in ("pkcs11:object=d", "pkcs11:object=e"):
+        modules.failures[name] = [PermissionError("no")]
+    with pytest.raises(KMSError, match="no configured region could wrap the system key: ") as caught:
+        kms.rewrap(wrapped, old_master_keys=[NAMES["bern"]], allow_missing=True)
+    assert {region: str(cause) for region, cause in caught.value.failures.items()} == {"geneva": "no", "basel": "no"}
+
+
 @pytest.mark.parametrize("work", ["encrypt_key", "decrypt_key", "rewrap", "check_wrap"])
 def test_no_error_and_no_event_holds_a_kek(modules: Modules, work: str) -> None:
     wrapped = modules.kms().encrypt_key(KEY)
