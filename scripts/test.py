@@ -26,7 +26,7 @@ SERVERS = {
     "MariaDB": os.environ.get("TEST_MARIADB_URL", f"mysql://root@127.0.0.1:3306/{NAME}"),
 }
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//")
-LEAST_COVERAGE = 90
+LEAST_COVERAGE = 98
 
 KNOW_NO_DATABASE = (
     *("envelope", "vectors", "kms", "typing", "metastores/test_dynamodb.py"),
