@@ -20,7 +20,7 @@ from django_asherah.models import EncryptionKey
 
 Chosen = tuple[EncryptionKey, KeyInfo]
 
-MOST_AT_ONCE = 10
+MOST_CHOSEN = 10
 """Keys: every one is a call to every region, while somebody waits for the page."""
 
 MOST_COUNTED = 1000
@@ -60,11 +60,11 @@ def revoke_keys(
 
 
 def _chosen(model_admin: ModelAdmin[Any], request: HttpRequest, queryset: QuerySet[Any, Any]) -> list[Chosen]:
-    rows = list(queryset[: MOST_AT_ONCE + 1])
-    if len(rows) > MOST_AT_ONCE:
+    rows = list(queryset[: MOST_CHOSEN + 1])
+    if len(rows) > MOST_CHOSEN:
         model_admin.message_user(
             request,
-            f"Choose {MOST_AT_ONCE} keys at the most. For more, there are asherah_verify and asherah_revoke.",
+            f"Choose {MOST_CHOSEN} keys at the most. For more, there are asherah_verify and asherah_revoke.",
             messages.ERROR,
         )
         return []

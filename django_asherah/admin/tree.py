@@ -8,7 +8,7 @@ from django_asherah.lifecycle import KeyInfo
 from django_asherah.lifecycle.context import Context
 from django_asherah.models import EncryptionKey
 
-PAGE = 50
+CHILDREN_PER_PAGE = 50
 
 
 class Tree:
@@ -36,11 +36,11 @@ class Tree:
         rows = key_rows(context).candidate_children(key.meta)
         if after.isdecimal():
             rows, self.is_later_page = rows.filter(pk__gt=after), True
-        window = list(rows.order_by("pk")[: PAGE + 1])
-        if len(window) > PAGE:
-            self.after = str(window[PAGE - 1].pk)
-        attach_infos(context, window[:PAGE])
-        self.children = [each for each in window[:PAGE] if _is_child(each, key)]
+        window = list(rows.order_by("pk")[: CHILDREN_PER_PAGE + 1])
+        if len(window) > CHILDREN_PER_PAGE:
+            self.after = str(window[CHILDREN_PER_PAGE - 1].pk)
+        attach_infos(context, window[:CHILDREN_PER_PAGE])
+        self.children = [each for each in window[:CHILDREN_PER_PAGE] if _is_child(each, key)]
 
 
 def _is_child(row: EncryptionKey, parent: KeyInfo) -> bool:

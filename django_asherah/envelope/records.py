@@ -123,7 +123,7 @@ def decode_row(text: str | bytes) -> DataRowRecord:
             return _read_row(text)
         except _NOT_JSON:  # Looked at again below, for an error with nothing of the text in its chain.
             pass
-    return _decode(_row_decoder, text, _MAX_ROW_TEXT, "data row record")
+    return _decode(_row_decoder, text, _MAX_ROW_TEXT, "a data row record")
 
 
 def encode_key(record: EnvelopeKeyRecord) -> str:
@@ -137,14 +137,14 @@ def decode_key(text: str | bytes) -> EnvelopeKeyRecord:
     Raises:
         InvalidRecordError: not a record, or over a bound.
     """
-    return _decode(_key_decoder, text, _MAX_KEY_TEXT, "envelope key record")
+    return _decode(_key_decoder, text, _MAX_KEY_TEXT, "an envelope key record")
 
 
 def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes, limit: int, kind: str) -> T:
     if not isinstance(text, str | bytes):
-        raise InvalidRecordError(f"not a {kind}: expected text, got {type(text).__name__}")
+        raise InvalidRecordError(f"not {kind}: expected text, got {type(text).__name__}")
     if len(text) > limit:
-        raise InvalidRecordError(f"not a {kind}: {len(text)} characters, over the limit of {limit}")
+        raise InvalidRecordError(f"not {kind}: {len(text)} characters, over the limit of {limit}")
     if isinstance(text, str) and text.__class__ is not str:
         text = str.__str__(text)  # msgspec takes no subclass of str.
     try:
@@ -153,4 +153,4 @@ def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes, limit: int, kin
         reason = "not valid UTF-8 text"
     except (msgspec.DecodeError, RecursionError) as exc:
         reason = str(exc)
-    raise InvalidRecordError(f"not a {kind}: {reason}")
+    raise InvalidRecordError(f"not {kind}: {reason}")

@@ -36,7 +36,7 @@ LOAD = f"SELECT {{record}} FROM encryption_key WHERE {IS_KEY}"
 LOAD_MANY = "SELECT id, {record} FROM encryption_key WHERE {conditions}"
 LOAD_LATEST = "SELECT {record} FROM encryption_key WHERE id = %s ORDER BY created DESC LIMIT 1"
 
-MOST_AT_ONCE = 400
+KEYS_PER_QUERY = 400
 """Keys that one query asks for: SQLite may take 999 parameters, and a key is two of them."""
 
 
@@ -55,8 +55,8 @@ class DatabaseMetastore(DatabaseRows):
 
     def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         """Return the records of those of these keys that there are, with one query for each 400."""
-        starts = range(0, len(metas), MOST_AT_ONCE)
-        parts = [metas[start : start + MOST_AT_ONCE] for start in starts]
+        starts = range(0, len(metas), KEYS_PER_QUERY)
+        parts = [metas[start : start + KEYS_PER_QUERY] for start in starts]
         rows = [row for part in parts for row in self._read(partial(_select_many, metas=part))]
         found: dict[KeyMeta, EnvelopeKeyRecord] = {}
         for key_id, text in rows:

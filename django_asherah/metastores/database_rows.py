@@ -20,7 +20,7 @@ from django_asherah.metastores.sql import (
     record_text,
 )
 
-PAGE = 1000
+ROWS_PER_QUERY = 1000
 """Rows read at a time."""
 
 _AS_TEXT = {"mysql": "CAST(%s AS BINARY)", "sqlite": "CAST(%s AS blob)"}
@@ -75,7 +75,7 @@ class DatabaseRows:
 
     def _page(self, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
         created = "CAST(created AS text)" if connections[self.alias].vendor == "sqlite" else "created"
-        order = f"ORDER BY id, encryption_key.created DESC LIMIT {PAGE}"
+        order = f"ORDER BY id, encryption_key.created DESC LIMIT {ROWS_PER_QUERY}"
         return self._select(f"id, {created}, {{record}}", f"{condition} {order}", parameters)
 
     def _select(self, columns: str, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.key_table import KeyRow
 
-MOST_AT_ONCE = 100
+KEYS_PER_REQUEST = 100
 """Keys that one ``BatchGetItem`` may ask for."""
 
 
@@ -97,8 +97,8 @@ class DynamoDBMetastore:
         """
         named = [item for page in self._pages("scan", ProjectionExpression="Id, Created") for item in page["Items"]]
         named.sort(key=lambda item: (item["Id"]["S"], -float(item["Created"]["N"])))
-        for start in range(0, len(named), MOST_AT_ONCE):
-            keys = named[start : start + MOST_AT_ONCE]
+        for start in range(0, len(named), KEYS_PER_REQUEST):
+            keys = named[start : start + KEYS_PER_REQUEST]
             found = {_name(item): item for item in self._items(keys)}
             yield from (_row(found[_name(key)]) for key in keys if _name(key) in found)
 
@@ -167,12 +167,12 @@ class DynamoDBMetastore:
     def _items(self, waiting: Sequence[Any]) -> Iterator[Any]:
         """Yield the items with these keys, in no order, with one call for each 100."""
         while waiting:
-            request = {"Keys": waiting[:MOST_AT_ONCE], "ConsistentRead": True}
+            request = {"Keys": waiting[:KEYS_PER_REQUEST], "ConsistentRead": True}
             answer = self._ask("batch_get_item", RequestItems={self.table_name: request})
             yield from answer["Responses"].get(self.table_name, [])
             # What was too much for one answer is named in it.
             left = answer.get("UnprocessedKeys", {}).get(self.table_name, {})
-            waiting = [*left.get("Keys", []), *waiting[MOST_AT_ONCE:]]
+            waiting = [*left.get("Keys", []), *waiting[KEYS_PER_REQUEST:]]
 
     def _record(self, item: Any, name: str) -> EnvelopeKeyRecord:
         try:

@@ -14,7 +14,7 @@ from django.db import connections
 from django.test import Client
 
 from django_asherah import admin, engine
-from django_asherah.admin.tree import PAGE
+from django_asherah.admin.tree import CHILDREN_PER_PAGE
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.kms.health import LastAnswer
 from django_asherah.lifecycle import KeyState
@@ -107,15 +107,15 @@ class TestDetail:
 
     def test_the_tree_is_paged(self, make: Maker, staff: Client) -> None:
         system = make.system(3)
-        _fill(make, system.created, PAGE + 7)
+        _fill(make, system.created, CHILDREN_PER_PAGE + 7)
 
         first = staff.get(page_of(system))
         after = first.context["tree"].after
         second = staff.get(f"{page_of(system)}?after={after}")
 
         found = [row.key_id for response in (first, second) for row in response.context["tree"].children]
-        assert len(first.context["tree"].children) == PAGE
-        assert found == [f"_IK_{number:03}_suite_tests" for number in range(PAGE + 7)]
+        assert len(first.context["tree"].children) == CHILDREN_PER_PAGE
+        assert found == [f"_IK_{number:03}_suite_tests" for number in range(CHILDREN_PER_PAGE + 7)]
         assert second.context["tree"].after == ""
 
     @pytest.mark.parametrize("after", ["x", "-1", "²", "9" * 30, ""])
@@ -127,7 +127,7 @@ class TestDetail:
 
         text = text_of(staff, f"{LIST}{EncryptionKey.objects.get().pk}/change/")
 
-        assert "This row can't be read: not a envelope key record" in text
+        assert "This row can't be read: not an envelope key record" in text
         assert "verify_keys" not in text
 
     @pytest.mark.parametrize("pk", ["999", "x", "1'"])
@@ -312,7 +312,7 @@ class TestTemplates:
         meta = make.intermediate(system, "alice", 2)
         for each in (system, meta):
             text_of(staff, page_of(each))
-        _fill(make, system.created, PAGE + 7)
+        _fill(make, system.created, CHILDREN_PER_PAGE + 7)
         first = staff.get(page_of(system))
         staff.get(f"{page_of(system)}?after={first.context['tree'].after}")
         assert "No intermediate key on this page." in text_of(staff, f"{page_of(system)}?after=999999999")

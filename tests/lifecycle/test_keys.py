@@ -102,7 +102,7 @@ class TestStatus:
         document = run("asherah_status")
         assert document["code"] == 1
         assert document["problems"][0]["at"] == SK_ID
-        assert "not a envelope key record" in document["problems"][0]["reason"]
+        assert "not an envelope key record" in document["problems"][0]["reason"]
 
     def test_regions_missing_and_unexpected(self, run: Run, regional: Callable[..., None]) -> None:
         regional({"one": "arn-1", "two": "arn-2"})
