@@ -97,5 +97,5 @@ def test_a_files_cipher_is_had_from_its_record_again(world: World) -> None:
 @pytest.mark.parametrize("payload", [b"", b"A", FILE_START[:-1], FILE_START + b"x", b"\xff"])
 def test_another_record_begins_no_file(world: World, payload: bytes) -> None:
     session = world.factory.get_session("p")
-    with pytest.raises(DecryptionError, match="^the record opens, but is not that of such a file$"):
+    with pytest.raises(DecryptionError, match=r"^the record opens, but is not that of such a file$"):
         session.open_file(session.encrypt(payload))
