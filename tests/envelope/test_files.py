@@ -1,4 +1,4 @@
-"""The file format: its header and its bounds; what becomes of content is in ``tests/test_storage.py``."""
+"""The file format: its header, chunks and bounds; what becomes of content is in ``tests/test_storage.py``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from django_asherah.envelope.files import (
     read_header,
     seal_chunks,
 )
+from django_asherah.envelope.streams import SealingReader
 from django_asherah.exceptions import EncryptionError, InvalidRecordError
 
 HEADER = b"ASHERAH\x01" + (5).to_bytes(4) + b"12345"
@@ -74,6 +75,30 @@ def test_a_whole_files_length_tells_its_contents_length(sealed: int, content: in
 def test_no_whole_file_has_such_a_length(sealed: int) -> None:
     with pytest.raises(InvalidRecordError, match="it was cut off"):
         Header(b"12345").content_length(17 + sealed)
+
+
+def test_the_last_chunk_alone_is_sealed_as_the_last() -> None:
+    stream = StreamCipher(bytes(32), b"")
+    full, rest = seal_chunks(stream, [bytes(CHUNK_LENGTH), b"x"])
+    assert stream.open(0, full, last=False) == bytes(CHUNK_LENGTH)
+    assert stream.open(1, rest, last=True) == b"x"
+
+
+def test_ciphertext_can_be_wound_back_to_its_start_and_nowhere_else() -> None:
+    made: list[int] = []
+
+    def start() -> Iterator[bytes]:
+        made.append(1)
+        return iter([b"ab", b"c"])
+
+    reader = SealingReader(start)
+    assert (reader.seek(0), len(made)) == (0, 1)
+    assert reader.read() == b"abc"
+    assert (reader.seek(0), len(made)) == (0, 2)
+    assert reader.read() == b"abc"
+    for offset, whence in ((1, io.SEEK_SET), (0, io.SEEK_CUR), (0, io.SEEK_END)):
+        with pytest.raises(io.UnsupportedOperation, match="only be wound back to its start"):
+            reader.seek(offset, whence)
 
 
 def test_a_key_seals_no_more_chunks_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:

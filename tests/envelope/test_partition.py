@@ -53,6 +53,11 @@ def test_a_partition_that_no_database_can_keep_apart_is_refused(partition: Any, 
         Partition(partition, "s", "p")
 
 
+def test_a_partition_can_not_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Partition("p", "s", "p").partition_id = "q"  # type: ignore[misc]
+
+
 def test_the_longest_partition_fits() -> None:
     assert len(Partition("x" * 247, "s", "p").intermediate_key_id) == 255
 

@@ -7,6 +7,11 @@ import pytest
 from django_asherah.envelope.policy import CryptoPolicy
 
 
+def test_a_policy_can_not_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        CryptoPolicy().expire_after = 1  # type: ignore[misc]
+
+
 def test_defaults_are_asherahs() -> None:
     assert CryptoPolicy() == CryptoPolicy(90 * 24 * 3600, 3600, 60)
 

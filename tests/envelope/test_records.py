@@ -183,6 +183,15 @@ def test_the_least_that_a_name_and_a_time_can_be() -> None:
     assert decode_row(json.dumps(row_json(ParentKeyMeta=key, Created=0))).key.parent_key_meta == KeyMeta("k", 0)
 
 
+@pytest.mark.parametrize(
+    ("record", "member"),
+    [(META, "created"), (ROW, "data"), (ROW.key, "key"), (EnvelopeKeyRecord(created=5, key=KEY_60), "revoked")],
+)
+def test_a_record_that_caches_and_threads_share_can_not_be_changed(record: Any, member: str) -> None:
+    with pytest.raises(AttributeError, match="immutable"):
+        setattr(record, member, None)
+
+
 def test_a_subclass_of_str_is_read_as_str() -> None:
     class Text(str):
         __slots__ = ()

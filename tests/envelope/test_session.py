@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from django_asherah.envelope.files import FILE_START
 from django_asherah.envelope.records import MAX_PAYLOAD_LENGTH, KeyMeta, decode_row
 from django_asherah.envelope.session import Session
-from django_asherah.exceptions import EncryptionError
+from django_asherah.exceptions import DecryptionError, EncryptionError
 from tests.envelope.fakes import DAY, IK_ID, START, World
 
 WAYS_TO_ENCRYPT = pytest.mark.parametrize("encrypt", [Session.encrypt, Session.encrypt_compact])
@@ -84,3 +85,17 @@ def test_a_key_in_use_is_not_the_one_that_makes_room(way: str) -> None:
         world.factory.load_keys([other])
     getattr(session, way)(value)
     assert world.taken_calls().keys() == {"load_many"}
+
+
+def test_a_files_cipher_is_had_from_its_record_again(world: World) -> None:
+    record, stream = world.factory.get_session("p").start_file()
+    chunk = stream.seal(0, b"chunk", last=True)
+    assert world.new_process().get_session("p").open_file(record).open(0, chunk, last=True) == b"chunk"
+    assert world.factory.get_session("p").decrypt(record) == FILE_START
+
+
+@pytest.mark.parametrize("payload", [b"", b"A", FILE_START[:-1], FILE_START + b"x", b"\xff"])
+def test_another_record_begins_no_file(world: World, payload: bytes) -> None:
+    session = world.factory.get_session("p")
+    with pytest.raises(DecryptionError, match=r"^the record opens, but is not that of such a file$"):
+        session.open_file(session.encrypt(payload))
