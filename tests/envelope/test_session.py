@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_asherah.envelope.files import FILE_START
+from django_asherah.envelope.partition import Partition
 from django_asherah.envelope.records import MAX_PAYLOAD_LENGTH, KeyMeta, decode_row
 from django_asherah.envelope.session import Session
 from django_asherah.exceptions import DecryptionError, EncryptionError
@@ -99,3 +100,10 @@ def test_another_record_begins_no_file(world: World, payload: bytes) -> None:
     session = world.factory.get_session("p")
     with pytest.raises(DecryptionError, match=r"^the record opens, but is not that of such a file$"):
         session.open_file(session.encrypt(payload))
+
+
+def test_a_factory_and_a_session_tell_what_they_were_made_of(world: World) -> None:
+    factory = world.factory
+    assert (factory.service, factory.product, factory.key_suffix) == ("svc", "prod", "")
+    assert (factory.metastore, factory.kms, factory.policy) == (world.metastore, world.kms, world.policy)
+    assert factory.get_session("p").partition == Partition("p", "svc", "prod")

@@ -1,0 +1,56 @@
+"""What a forked child makes anew."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from django_asherah.envelope.forksafe import ForkSafeLock
+
+
+def is_free(lock: ForkSafeLock) -> bool:
+    """Tell whether another thread could take it now."""
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(lock._lock.acquire, False).result(30)
+    if taken:
+        lock._lock.release()
+    return taken
+
+
+def test_one_thread_at_a_time_holds_the_lock() -> None:
+    lock = ForkSafeLock()
+    with lock:
+        assert not is_free(lock)
+    assert is_free(lock)
+
+
+def test_a_block_that_fails_gives_the_lock_back() -> None:
+    lock = ForkSafeLock()
+    with pytest.raises(RuntimeError, match="fails"), lock:
+        raise RuntimeError("the block fails")
+    assert is_free(lock)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_the_lock_is_free_in_a_forked_child_and_held_in_its_parent() -> None:
+    lock, locked, release = ForkSafeLock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            locked.set()
+            release.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert locked.wait(30)
+    child = os.fork()
+    if not child:
+        os._exit(7 if lock._lock.acquire(blocking=False) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert not is_free(lock)
+    release.set()
+    holder.join()
