@@ -159,3 +159,27 @@ def test_digests_of_values_do_not_outlive_a_new_encryption(make_table: Make) -> 
     left = table.ledgers()
     table.encrypt(EncryptedTextField())
     assert set(left).isdisjoint(table.ledgers())
+
+
+def test_a_record_of_another_kind_of_field_is_left_as_it_is(make_table: Make) -> None:
+    table = make_table(EncryptedJSONField())
+    row, _ = table.save({"a": 1}, {"b": 2})
+    foreign = engine.get_session().encrypt(b"no document")
+    table.set_raw(row, foreign)
+    with pytest.raises(DecryptionError, match=f"pk={row.pk}: the record opens, but holds no JSON"):
+        decrypt_column(table.column)
+    assert table.raw() == [foreign, '{"b":2}']
+
+
+@pytest.mark.parametrize(("bad", "rest"), [(20, ""), (21, "; and 1 more"), (23, "; and 3 more")])
+def test_the_first_twenty_values_that_are_left_are_named(make_table: Make, bad: int, rest: str) -> None:
+    table = make_table(EncryptedTextField())
+    rows = table.save(*["x"] * bad)
+    for row in rows:
+        table.set_raw(row, "no record")
+    with pytest.raises(DecryptionError) as caught:
+        decrypt_column(table.column)
+    text = str(caught.value)
+    assert text.startswith(f"moved.Thing.secret: {bad} values could not be decrypted and are left as they were")
+    assert text.count("pk=") == 20
+    assert text.endswith(rest) if rest else "more" not in text

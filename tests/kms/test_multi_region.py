@@ -167,6 +167,24 @@ def test_rewrap_asks_an_old_master_key_only_if_it_is_named(modules: Modules) -> 
     assert kms.decrypt_key(moved) == KEY
 
 
+def test_rewrap_names_the_old_master_keys_that_failed_and_why(modules: Modules) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    modules.fail("bern", PermissionError("withdrawn"))
+    with pytest.raises(KMSError) as caught:
+        modules.kms({"geneva": "pkcs11:object=d"}, "geneva").rewrap(wrapped, old_master_keys=[NAMES["bern"]])
+    assert {name: str(cause) for name, cause in caught.value.failures.items()} == {
+        "geneva": "the system key was not wrapped for this region",
+        NAMES["bern"]: "withdrawn",
+    }
+
+
+def test_a_region_that_can_not_answer_now_is_asked_twice_if_nothing_else_is_said(modules: Modules) -> None:
+    modules.fail("zurich", BusyError())
+    with pytest.raises(KMSError):
+        modules.kms().check_region("zurich")
+    assert modules.asked_regions() == ["zurich", "zurich"]
+
+
 def test_rewrap_refuses_a_region_that_does_not_unwrap_what_it_has_just_wrapped(modules: Modules) -> None:
     wrapped = modules.kms({"zurich": NAMES["zurich"]}).encrypt_key(KEY)
     kms = modules.kms({"zurich": NAMES["zurich"], "bern": NAMES["bern"]})

@@ -111,6 +111,15 @@ class TestKeys:
         settings.ASHERAH = {**settings.ASHERAH, "KMS_OPTIONS": {"key": "11" * 32}}
         assert run("asherah_verify")["code"] == 1
 
+    def test_another_master_key_is_a_problem_though_no_intermediate_key_needs_it(self, run: Run, settings: Any) -> None:
+        Note.objects.create(body="x")
+        EncryptionKey.objects.filter(key_id__startswith="_IK_").delete()
+        assert run("asherah_verify")["code"] == 0
+        settings.ASHERAH = {**settings.ASHERAH, "KMS_OPTIONS": {"key": "11" * 32}}
+        (problem,) = run("asherah_verify")["problems"]
+        assert problem["at"].startswith("_SK_suite_tests created ")
+        assert "the static master key does not open it" in problem["reason"]
+
 
 class TestData:
     def test_no_value_read_is_a_failure(self, run: Run) -> None:
