@@ -131,7 +131,7 @@ def _start() -> _Running:
             if settings.disable_core_dumps:
                 disable_core_dumps()
             factory = _make_factory(settings)
-            keys_database = _database_of(factory.metastore)
+            keys_database = _find_keys_database(settings, factory.metastore)
             _running = _Running(factory, settings.partition, factory.sessions, keys_database)
             keys_alias = _running.keys_alias
         return _running
@@ -156,8 +156,10 @@ def _make_factory(settings: Settings) -> SessionFactory:
     )
 
 
-def _database_of(metastore: Metastore) -> str | None:
-    return metastore.alias if isinstance(metastore, DatabaseMetastore) else None
+def _find_keys_database(settings: Settings, metastore: Metastore) -> str | None:
+    if isinstance(metastore, DatabaseMetastore):
+        return metastore.alias  # A function at a dotted path may return one, and has no entry that says so.
+    return settings.metastore_provider.find_database(settings)
 
 
 def _record(event: Event) -> None:

@@ -103,7 +103,7 @@ class Registry(Generic[T]):
         if not isinstance(options, Mapping):
             yield Problem(self.wrong_options, f"{where} is not a dict.", "Give a dict, or leave it out.")
             return
-        if not isinstance(name, str) or (name not in self.paths and "." not in name):
+        if not isinstance(name, str) or (name not in self.paths and not _is_dotted_path(name)):
             names = ", ".join(map(repr, self.paths))
             hint = f"Choose {names}, or give the dotted path of a class."
             yield Problem(self.wrong_name, f"ASHERAH[{self.setting!r}] is {name!r}.", hint)
@@ -112,6 +112,11 @@ class Registry(Generic[T]):
         if provider.options is not None:
             yield from unknown_names(self.wrong_options, where, options, provider.options)
         yield from provider.find_problems(raw)
+
+
+def _is_dotted_path(name: str) -> bool:
+    parts = name.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
 
 def _refuse_with(where: str, cause: ImportError) -> Callable[[Any, Listener], NoReturn]:

@@ -164,6 +164,8 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
         ["ASHERAH['KMS'] is 'gcp'", "'aws', 'static', or give the dotted path"],
     ),
     "a KMS that is a class": ({**STATIC, "KMS": dict}, "asherah.E007", ["ASHERAH['KMS'] is <class 'dict'>"]),
+    "a KMS whose path is a file's": ({**STATIC, "KMS": "./kms.py"}, "asherah.E007", ["ASHERAH['KMS'] is './kms.py'"]),
+    "a KMS whose path is relative": ({**STATIC, "KMS": ".kms.Own"}, "asherah.E007", ["or give the dotted path"]),
     "an unknown metastore": (
         {**STATIC, "METASTORE": "redis"},
         "asherah.E008",

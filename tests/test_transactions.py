@@ -23,7 +23,9 @@ from pytest_django import Settings
 from django_asherah import engine
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import EncryptionError, KeyNotFoundError, MetastoreError
+from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.models import EncryptionKey
+from django_asherah.providers import Provider
 from tests.databases import VENDOR, as_asherah, execute, in_thread, run_django, url_of
 from tests.testapp.models import Note
 
@@ -43,6 +45,20 @@ def rolled_back(alias: str) -> Iterator[None]:
     with suppress(Undone), transaction.atomic(using=alias):
         yield
         raise Undone
+
+
+class OwnMetastore:
+    """A metastore of somebody else's, in a database."""
+
+    def __init__(self, alias: str) -> None:
+        self._rows = DatabaseMetastore(alias)
+        self.load, self.load_many, self.load_latest = self._rows.load, self._rows.load_many, self._rows.load_latest
+        self.store, self.is_committed = self._rows.store, self._rows.is_committed
+
+
+OWN = Provider(
+    make=lambda settings, on_event: OwnMetastore(settings.database), find_database=lambda settings: settings.database
+)
 
 
 @pytest.fixture(autouse=True)
@@ -347,6 +363,15 @@ class TestDataInAnotherDatabase:
             pk = write("other", "kept")
 
         assert read_cold(stored("other")[pk]) == "kept"
+
+    @sqlite_only
+    def test_a_metastore_of_somebody_elses_is_believed_which_database_it_is_in(self, settings: Settings) -> None:
+        settings.ASHERAH = as_asherah(METASTORE=f"{__name__}.OWN")
+
+        with rolled_back("default"), pytest.raises(EncryptionError, match="is not committed in database 'default' yet"):
+            write("other", "lost if it were written")
+
+        assert stored("other") == {}
 
     @sqlite_only
     @pytest.mark.parametrize("keys", ["default", "file"])

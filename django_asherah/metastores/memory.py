@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 
+from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
 from django_asherah.metastores.key_table import KeyRow
 
@@ -14,7 +14,7 @@ class MemoryMetastore:
 
     def __init__(self) -> None:
         self.records: dict[KeyMeta, EnvelopeKeyRecord] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from django_asherah.envelope.forksafe import ForkSafeLock
+from django_asherah.metastores.memory import MemoryMetastore
 
 
 def is_free(lock: ForkSafeLock) -> bool:
@@ -54,3 +56,25 @@ def test_the_lock_is_free_in_a_forked_child_and_held_in_its_parent() -> None:
     assert not is_free(lock)
     release.set()
     holder.join()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_keys_in_memory_are_read_in_a_child_that_was_forked_while_a_thread_read_them() -> None:
+    metastore, locked, release = MemoryMetastore(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with metastore._lock:
+            locked.set()
+            release.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert locked.wait(30)
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        os._exit(7 if metastore.load_latest("_SK_s_p") is None else 1)
+    release.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
