@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core import serializers
 from django.db.models import Case, Count, Exists, F, IntegerField, Max, OuterRef, Q, Subquery, Value, When
-from django.db.models.functions import Cast, Coalesce, Length
+from django.db.models.functions import Cast, Coalesce, Length, Upper
 
 from django_asherah.fields import EncryptedTextField
 from tests.fields.helpers import opened, raw
@@ -191,7 +191,7 @@ class TestReads:
                 "-seen"
             ),
             Note.objects.order_by(Case(When(body=None, then=Value(1)), default=F("pk"), output_field=IntegerField())),
-            Note.objects.order_by(Case(When(Q(title="t") | Q(title=Length("title")), then=Value(1)), default=Value(2))),
+            Note.objects.order_by(Case(When(Q(title="t") | Q(title=Upper("title")), then=Value(1)), default=Value(2))),
             Note.objects.order_by(Case(When(pk__in=Note.objects.filter(title="t"), then=Value(1)), default=Value(2))),
             Note.objects.annotate(heading=Coalesce("title", Value(""))).order_by("-heading"),
             Note.objects.extra(order_by=["-title"]),

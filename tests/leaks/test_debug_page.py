@@ -17,6 +17,8 @@ from pytest_django import Settings
 
 from django_asherah import engine
 from django_asherah.exceptions import AsherahError, KMSError
+from django_asherah.fields.sealing import SealedValue
+from django_asherah.lifecycle.columns import Row
 from tests.databases import as_asherah
 from tests.fields.helpers import raw, set_raw
 from tests.leaks.search import frames_of, holds, shown
@@ -154,6 +156,12 @@ def test_an_instance_pickled_holds_the_value_in_clear() -> None:
     assert holds(pickled, bytes.fromhex(STATIC_KEY)) == []
     assert pickle.loads(pickled).body == CANARY
     assert holds(repr(note) + str(note), CANARY.encode()) == []
+
+
+def test_what_carries_a_record_shows_none_of_it() -> None:
+    record = engine.get_session().encrypt(b"x")
+    assert repr(SealedValue(record)) == "<SealedValue>"
+    assert repr(Row(5, record)) == "<Row 5>"
 
 
 def test_a_migration_holds_no_key() -> None:
