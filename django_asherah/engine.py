@@ -80,6 +80,15 @@ def get_factory() -> SessionFactory:
     return (_running or _start()).factory
 
 
+def get_keys_database() -> str | None:
+    """Return the alias of the database that holds the key table; None if no Django database does.
+
+    Raises:
+        ImproperlyConfigured: the settings are wrong.
+    """
+    return (_running or _start()).keys_alias
+
+
 def reset() -> None:
     """Drop the factory and every opened key; the next use reads the settings and the keys again."""
     global _running, keys_alias

@@ -11,7 +11,7 @@ from django_asherah import engine
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import AsherahError
-from django_asherah.kms.regional import RegionalKMS, ask_regions
+from django_asherah.kms.regional import RegionalKMS, ask_regions, is_regional
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ def check(*, deep: bool = False) -> Health:
 
 def _no_region_left(factory: SessionFactory, failing: dict[str, str]) -> Iterator[str]:
     kms = factory.kms
-    if isinstance(kms, RegionalKMS) and failing.keys() >= kms.master_keys.keys():
+    if is_regional(kms) and failing.keys() >= kms.master_keys.keys():
         yield f"no region's KMS answers: {', '.join(kms.master_keys)}"
 
 
 def _remember(factory: SessionFactory) -> dict[str, str]:
     kms = factory.kms
-    answers = kms.last_answers() if isinstance(kms, RegionalKMS) else {}
+    answers = kms.last_answers() if is_regional(kms) else {}
     failing = sorted(region for region, answer in answers.items() if not answer.ok)
     return dict.fromkeys(failing, "its last answer to this process was a failure")
 
@@ -68,7 +68,7 @@ def _remember(factory: SessionFactory) -> dict[str, str]:
 def _ask(factory: SessionFactory) -> dict[str, str]:
     record = factory.metastore.load_latest(factory.system_key_id)
     kms = factory.kms
-    if isinstance(kms, RegionalKMS):
+    if is_regional(kms):
         return _ask_regions(kms, record.key if record else None)
     if record is not None:
         wipe(kms.decrypt_key(record.key))

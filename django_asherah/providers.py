@@ -91,9 +91,11 @@ class Registry(Generic[T]):
         try:
             found = import_string(self.paths.get(name, name))
         except ImportError as exc:
-            return Provider(make=_refuse_with(f"ASHERAH[{self.setting!r}] is {name!r}", exc), options=None)
+            return self._refusal(name, f"can't be imported: {exc}")
         if isinstance(found, Provider):
             return found
+        if not callable(found):
+            return self._refusal(name, f"is no class, function or Provider, but a {type(found).__name__}")
         return Provider(make=lambda settings, on_event: found(settings), options=None)
 
     def find_problems(self, raw: RawSettings) -> Iterator[Problem]:
@@ -113,14 +115,13 @@ class Registry(Generic[T]):
             yield from unknown_names(self.wrong_options, where, options, provider.options)
         yield from provider.find_problems(raw)
 
+    def _refusal(self, name: str, reason: str) -> Provider[T]:
+        def make(settings: Any, on_event: Listener) -> NoReturn:
+            raise ImproperlyConfigured(f"ASHERAH[{self.setting!r}] is {name!r}, which {reason}")
+
+        return Provider(make=make, options=None)
+
 
 def _is_dotted_path(name: str) -> bool:
     parts = name.split(".")
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
-
-
-def _refuse_with(where: str, cause: ImportError) -> Callable[[Any, Listener], NoReturn]:
-    def make(settings: Any, on_event: Listener) -> NoReturn:
-        raise ImproperlyConfigured(f"{where}, which can't be imported: {cause}") from cause
-
-    return make

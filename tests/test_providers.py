@@ -166,6 +166,14 @@ class TestAFunctionOfSomebodyElses:
             engine.get_factory()
         assert str(caught.value).startswith(f"ASHERAH['{setting}'] is '{name}', which can't be imported: ")
 
+    @pytest.mark.parametrize(("name", "kind"), [("tests.test_providers.BASE", "dict"), ("tests.databases", "module")])
+    def test_what_can_not_be_called_is_refused_by_name(self, settings: DjangoSettings, name: str, kind: str) -> None:
+        settings.ASHERAH = {**BASE, "KMS": name}
+        assert ids() == []
+        with pytest.raises(ImproperlyConfigured) as caught:
+            engine.get_factory()
+        assert str(caught.value) == f"ASHERAH['KMS'] is '{name}', which is no class, function or Provider, but a {kind}"
+
 
 class TestBuiltIn:
     @pytest.mark.parametrize("name", conf.KMS.paths)

@@ -14,7 +14,7 @@ from django_asherah.admin.cells import moment
 from django_asherah.admin.rows import key_rows, read_row
 from django_asherah.envelope.partition import KeyKind
 from django_asherah.kms.health import LastAnswer
-from django_asherah.kms.regional import RegionalKMS
+from django_asherah.kms.regional import is_regional
 from django_asherah.lifecycle import KeyInfo, KeyState
 from django_asherah.lifecycle.context import Context, get_context
 
@@ -74,7 +74,7 @@ class Overview:
     def regions(self) -> list[RegionNow]:
         """The configured regions, the preferred one first."""
         configured, kms = self.context.regions or {}, self.context.factory.kms
-        answers = kms.last_answers() if isinstance(kms, RegionalKMS) else {}
+        answers = kms.last_answers() if is_regional(kms) else {}
         return [
             RegionNow(region, is_preferred=not number, answer=answers.get(region))
             for number, region in enumerate(configured)

@@ -17,13 +17,13 @@ from django.db.models import BooleanField, Exists, Max, OuterRef, Q, QuerySet, T
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Left
 
+from django_asherah import engine
 from django_asherah.envelope.partition import KeyKind, intermediate_id_tail
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.lifecycle import KeyInfo, KeyState
 from django_asherah.lifecycle.context import Context
 from django_asherah.lifecycle.keys import key_info
-from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.key_table import KeyRow
 from django_asherah.metastores.sql import child_pattern, created_value, may_be_child, record_text
 from django_asherah.models import EncryptionKey
@@ -98,13 +98,13 @@ def key_rows(context: Context) -> KeyRows:
 
 
 def _alias_of(context: Context) -> str:
-    metastore = context.factory.metastore
-    if not isinstance(metastore, DatabaseMetastore):
+    alias = engine.get_keys_database()
+    if alias is None:
         raise MetastoreError(
             "the admin shows keys that are in a Django database (ASHERAH['METASTORE'] = 'database'), "
-            f"not in {type(metastore).__name__}"
+            f"not in {type(context.factory.metastore).__name__}"
         )
-    return metastore.alias
+    return alias
 
 
 def _prefix_name(kind: KeyKind) -> str:

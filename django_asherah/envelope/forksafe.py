@@ -40,8 +40,14 @@ class ForkSafeLock(ForkSafe):
 
 
 def _renew_in_child() -> None:
+    failures: list[Exception] = []
     for instance in list(_instances):
-        instance._make_anew()
+        try:
+            instance._make_anew()
+        except Exception as exc:  # The others' locks must be free all the same.
+            failures.append(exc)
+    if failures:
+        raise failures[0]
 
 
 os.register_at_fork(after_in_child=_renew_in_child)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
-from django_asherah.exceptions import AsherahError
+from django_asherah.exceptions import AsherahError, KMSError
 from django_asherah.kms.health import LastAnswer
 
 
-@runtime_checkable
 class RegionalKMS(Protocol):
     """A KMS that wraps each system key once per region, so that any one region can unwrap it.
 
@@ -62,6 +61,25 @@ class RegionalKMS(Protocol):
 
     def last_answers(self) -> Mapping[str, LastAnswer]:
         """Return how each region's last answer to this process was, for every region that was asked. Asks no region."""
+
+
+_MEMBERS = ("master_keys", "regions_of", "decrypt_key_in", "check_region", "check_wrap", "rewrap", "last_answers")
+
+
+def is_regional(kms: object) -> TypeGuard[RegionalKMS]:
+    """Tell whether a KMS has regions.
+
+    Raises:
+        KMSError: it has some members of :class:`RegionalKMS` but not all. It is never taken for one without regions:
+            nobody would ask them, and report that all is well.
+    """
+    missing = [name for name in _MEMBERS if not hasattr(kms, name)]
+    if missing and len(missing) < len(_MEMBERS):
+        raise KMSError(
+            f"{type(kms).__name__} has regions, but no {' and no '.join(missing)}. "
+            f"Implement {__name__}.{RegionalKMS.__name__}"
+        )
+    return not missing
 
 
 def ask_regions(kms: RegionalKMS, ask: Callable[[str], object]) -> dict[str, AsherahError]:

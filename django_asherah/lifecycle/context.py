@@ -10,8 +10,8 @@ from django_asherah import engine
 from django_asherah.envelope.partition import partition_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import InvalidRecordError
-from django_asherah.kms.regional import RegionalKMS
+from django_asherah.exceptions import AsherahError
+from django_asherah.kms.regional import is_regional
 from django_asherah.metastores.key_table import KeyTable
 
 
@@ -26,14 +26,14 @@ class Context:
     def regions(self) -> Mapping[str, str] | None:
         """The configured regions and their master keys, the preferred one first; None if the KMS has no regions."""
         kms = self.factory.kms
-        return kms.master_keys if isinstance(kms, RegionalKMS) else None
+        return kms.master_keys if is_regional(kms) else None
 
     def regions_of(self, record: EnvelopeKeyRecord) -> dict[str, str]:
         """Return the regions that wrap a system key, with their master keys; none if another KMS wrapped it."""
         kms = self.factory.kms
         try:
-            return dict(kms.regions_of(record.key)) if isinstance(kms, RegionalKMS) else {}
-        except InvalidRecordError:
+            return dict(kms.regions_of(record.key)) if is_regional(kms) else {}
+        except AsherahError:
             return {}
 
     def first_unexpired(self) -> int:

@@ -49,7 +49,7 @@ def compare_regions(held: Mapping[str, str], configured: Mapping[str, str] | Non
     """Compare the regions that wrap a system key with those that should.
 
     Args:
-        held: maps each region that wraps it to its master key's ARN.
+        held: maps each region that wraps it to the name of its master key.
         configured: the same as it should be, the preferred region first; None if nothing is known of that.
     """
     if configured is None:

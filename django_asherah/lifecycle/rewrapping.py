@@ -11,7 +11,7 @@ from django_asherah import audit, signals
 from django_asherah.envelope.partition import KeyKind
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import AsherahError, KMSError, MetastoreError
-from django_asherah.kms.regional import RegionalKMS
+from django_asherah.kms.regional import RegionalKMS, is_regional
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import Listing
 from django_asherah.lifecycle.progress import Progress, tell_nobody
@@ -50,7 +50,7 @@ def rewrap(
     """
     context = get_context(replaces_records=True)
     kms = context.factory.kms
-    if not isinstance(kms, RegionalKMS):
+    if not is_regional(kms):
         raise KMSError(f"{type(kms).__name__} wraps keys for no regions, so there is nothing to re-wrap")
     report = RewrapReport()
     metas = [key.meta for key in Listing(context) if key.kind is KeyKind.SYSTEM and key.ours]

@@ -10,7 +10,7 @@ from django_asherah.envelope.keyring import KeyRing
 from django_asherah.envelope.partition import KeyKind, Partition
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import KMSError, MetastoreError
-from django_asherah.kms.regional import RegionalKMS, ask_regions
+from django_asherah.kms.regional import ask_regions, is_regional
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import KeyState, Listing
 from django_asherah.lifecycle.progress import Progress, tell_nobody
@@ -130,7 +130,7 @@ def _catch_up(context: Context, ids: list[str], report: RotationReport) -> None:
 
 def _failed_regions(context: Context, *, allowed: bool) -> dict[str, str]:
     kms = context.factory.kms
-    if not isinstance(kms, RegionalKMS):
+    if not is_regional(kms):
         return {}
     failures = ask_regions(kms, kms.check_wrap)
     if failures and not allowed:
@@ -145,10 +145,10 @@ def _failed_regions(context: Context, *, allowed: bool) -> dict[str, str]:
 def _regions_left_out(context: Context, report: RotationReport) -> dict[str, str]:
     """Return the regions that answered when they were asked, and then failed to wrap the new system key."""
     kms, meta = context.factory.kms, report.system_key
-    if not isinstance(kms, RegionalKMS) or not isinstance(meta, KeyMeta):
+    if not is_regional(kms) or not isinstance(meta, KeyMeta):
         return {}
     record = context.factory.metastore.load(meta)
-    wrapped = kms.regions_of(record.key) if record is not None else {}
+    wrapped = context.regions_of(record) if record is not None else {}
     return {
         region: f"{region} failed while key {meta} was made: run asherah_rewrap when it works again"
         for region in kms.master_keys

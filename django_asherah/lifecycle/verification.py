@@ -10,7 +10,7 @@ from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.partition import KeyKind
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import AsherahError, KeyNotFoundError
-from django_asherah.kms.regional import RegionalKMS, ask_regions
+from django_asherah.kms.regional import RegionalKMS, ask_regions, is_regional
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.keys import KeyInfo, Listing, keys_of_id
 from django_asherah.lifecycle.progress import Progress, tell_nobody
@@ -75,7 +75,7 @@ def _find(context: Context, meta: KeyMeta) -> KeyInfo:
 
 def _check_regions(context: Context, report: KeyReport) -> None:
     kms = context.factory.kms
-    if isinstance(kms, RegionalKMS):
+    if is_regional(kms):
         failures = ask_regions(kms, kms.check_region)
         report.problems += [(region, str(cause)) for region, cause in failures.items()]
 
@@ -99,7 +99,7 @@ def _unwrap_everywhere(context: Context, meta: KeyMeta) -> list[str]:
     if row is None:
         raise KeyNotFoundError(f"key {meta} was deleted meanwhile")
     wrapped = row.record().key
-    if isinstance(kms, RegionalKMS):
+    if is_regional(kms):
         return _unwrap_in_each_region(kms, wrapped)
     wipe(kms.decrypt_key(wrapped))
     return []

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from django_asherah.envelope.forksafe import ForkSafeLock
+from django_asherah.envelope.forksafe import ForkSafe, ForkSafeLock
 from django_asherah.metastores.memory import MemoryMetastore
 
 
@@ -78,3 +78,30 @@ def test_keys_in_memory_are_read_in_a_child_that_was_forked_while_a_thread_read_
     release.set()
     holder.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+class Failing(ForkSafe):
+    """Can't make its connection anew in a child."""
+
+    def __init__(self) -> None:
+        self.parent = os.getpid()
+        super().__init__()
+
+    def _make_anew(self) -> None:
+        if os.getpid() != self.parent:
+            raise ConnectionError("there is nobody to connect to")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_one_that_fails_in_a_forked_child_keeps_no_other_lock_held() -> None:
+    locks, failing = [ForkSafeLock() for _ in range(20)], [Failing() for _ in range(5)]
+    for lock in locks:
+        lock._lock.acquire()
+    child = os.fork()
+    if not child:
+        os._exit(sum(lock._lock.acquire(blocking=False) for lock in locks))
+    for lock in locks:
+        lock._lock.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 20
+    assert len(failing) == 5

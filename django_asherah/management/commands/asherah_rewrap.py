@@ -13,7 +13,7 @@ class Command(AsherahCommand):
     """Wraps system keys for the regions that are configured now."""
 
     help = (
-        "Wrap every system key for exactly the configured regions, after one was added or removed, an ARN was "
+        "Wrap every system key for exactly the configured regions, after one was added or removed, a master key was "
         "replaced, or a region failed when the key was made. The key itself, its id and all data stay as they are."
     )
     writes = True
@@ -26,7 +26,7 @@ class Command(AsherahCommand):
             action="append",
             default=[],
             dest="old_master_keys",
-            metavar="ARN",
+            metavar="NAME",
             help="a master key no longer configured that may unwrap the keys this time; may be repeated",
         )
         parser.add_argument(
