@@ -19,6 +19,7 @@ from django_asherah import engine
 from django_asherah.exceptions import AsherahError, KMSError
 from django_asherah.fields.sealing import SealedValue
 from django_asherah.lifecycle.columns import Row
+from django_asherah.lifecycle.swap import Swap
 from tests.databases import as_asherah
 from tests.fields.helpers import raw, set_raw
 from tests.leaks.search import frames_of, holds, shown
@@ -162,6 +163,7 @@ def test_what_carries_a_record_shows_none_of_it() -> None:
     record = engine.get_session().encrypt(b"x")
     assert repr(SealedValue(record)) == "<SealedValue>"
     assert repr(Row(5, record)) == "<Row 5>"
+    assert repr(Swap(5, record, record)) == "<Swap 5>"
 
 
 def test_a_migration_holds_no_key() -> None:
