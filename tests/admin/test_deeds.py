@@ -13,7 +13,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle
+from django_asherah import lifecycle, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import KeyState
 from django_asherah.models import EncryptionKey
@@ -154,6 +154,29 @@ class TestRevoke:
 
         assert response.status_code == 200
         assert logged() == []
+
+    def test_a_key_that_goes_meanwhile_is_an_error_of_its_own(self, make: Maker, staff: Client) -> None:
+        system = make.system(1)
+        meta = make.intermediate(system, "bob")
+
+        def delete_the_other(key_id: str, **arguments: Any) -> None:
+            EncryptionKey.objects.exclude(key_id=key_id).delete()
+
+        signals.key_revoked.connect(delete_the_other)
+        try:
+            response = do(staff, "revoke_keys", system, meta, confirmed="yes")
+        finally:
+            signals.key_revoked.disconnect(delete_the_other)
+
+        (done, failed) = sorted(said(response), reverse=True)
+        (first, other) = (system, meta) if done[1] == f"Revoked {system}." else (meta, system)
+        assert done == ("success", f"Revoked {first}.")
+        assert failed[0] == "error"
+        assert failed[1].startswith(
+            f"{other} was not revoked: no key {other.key_id} created {other.created}; there is no"
+        )
+        assert logged()[0][1] == f"Revoked {first}."
+        assert len(logged()) == 1
 
     def test_many_keys_below_are_counted_no_further_than_a_thousand(self, make: Maker, staff: Client) -> None:
         meta = make.system(1)
