@@ -19,11 +19,19 @@ from django_asherah.lifecycle.progress import Progress, tell_nobody
 
 @dataclass(slots=True)
 class RewrapReport:
-    """What was re-wrapped, or with ``dry_run`` what needs it."""
+    """What was re-wrapped, or with ``dry_run`` what needs it.
+
+    Attributes:
+        rewrapped: keys that have a new record.
+        unchanged: keys that were right already.
+        failed: keys that were left as they are, with the reason.
+        unreadable: key ids of our system keys whose record can't be read, with the reason.
+    """
 
     rewrapped: list[KeyMeta] = field(default_factory=list)
     unchanged: list[KeyMeta] = field(default_factory=list)
     failed: dict[KeyMeta, str] = field(default_factory=dict)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
 def rewrap(
@@ -53,7 +61,9 @@ def rewrap(
     if not is_regional(kms):
         raise KMSError(f"{type(kms).__name__} wraps keys for no regions, so there is nothing to re-wrap")
     report = RewrapReport()
-    metas = [key.meta for key in Listing(context) if key.kind is KeyKind.SYSTEM and key.ours]
+    listing = Listing(context)
+    metas = [key.meta for key in listing if key.kind is KeyKind.SYSTEM and key.ours]
+    report.unreadable = [(key_id, why) for key_id, why in listing.unreadable if key_id == context.factory.system_key_id]
     old_master_keys = list(old_master_keys)
     for meta in metas:
         try:

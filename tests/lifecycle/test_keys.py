@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -380,6 +380,18 @@ class TestRewrap:
             signals.key_rewrapped.disconnect(hear)
         assert (report.rewrapped, [reason[:5] for reason in report.failed.values()], heard) == ([], ["not a"], [])
         assert EncryptionKey.objects.get(key_id__startswith="_SK_").key_record == before
+
+    def test_a_system_key_that_can_not_be_read_is_a_problem(self, regional: Callable[..., None], run: Run) -> None:
+        regional({"one": "arn-1"})
+        write()
+        broken = EncryptionKey.objects.get(key_id__startswith="_SK_")
+        for key_id in (broken.key_id, "_SK_other_product"):
+            EncryptionKey.objects.create(key_id=key_id, created=broken.created - timedelta(1), key_record={"a": 1})
+        document = run("asherah_rewrap")
+        assert (document["code"], document["summary"]) == (1, {"rewrapped": 0, "unchanged": 1, "failed": 0})
+        (problem,) = document["problems"]
+        assert problem["at"] == broken.key_id
+        assert problem["reason"].startswith("not an envelope key record")
 
     def test_a_kms_without_regions_has_nothing_to_rewrap(self, run: Run) -> None:
         with pytest.raises(KMSError, match="StaticKMS wraps keys for no regions"):

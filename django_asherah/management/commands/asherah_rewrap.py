@@ -50,6 +50,8 @@ class Command(AsherahCommand):
         outcome.items = [{"key_id": meta.key_id, "created": meta.created} for meta in report.rewrapped]
         for meta, reason in report.failed.items():
             outcome.problem(str(meta), reason)
+        for key_id, reason in report.unreadable:
+            outcome.problem(key_id, reason)
         verb = "Would re-wrap" if options["dry_run"] else "Re-wrapped"
         outcome.say(f"{verb} {len(report.rewrapped)} system keys; {len(report.unchanged)} were right already.")
 
