@@ -60,3 +60,17 @@ def test_what_the_sdks_would_refuse_is_not_written() -> None:
     keks = [RegionKek(f"r{number}", "a", bytes(6144)) for number in range(2)]
     with pytest.raises(InvalidRecordError, match="for 2 regions takes 16583 bytes, over the SDKs' limit of 16384"):
         encode_wrapped(WrappedSystemKey(bytes(60), keks))
+
+
+def test_what_the_sdks_just_take_is_written() -> None:
+    assert len(encode_wrapped(WrappedSystemKey(bytes(60), _padded(16384)))) == 16384
+    with pytest.raises(InvalidRecordError, match="takes 16385 bytes"):
+        encode_wrapped(WrappedSystemKey(bytes(60), _padded(16385)))
+
+
+def _padded(length: int) -> list[RegionKek]:
+    """Return what takes so many bytes: names are padded, as base64 grows by four."""
+    keks = [RegionKek(f"r{number}", "a", bytes(5000)) for number in range(2)]
+    missing = length - len(encode_wrapped(WrappedSystemKey(bytes(60), keks)))
+    padding = [min(missing, 2000), missing - min(missing, 2000)]
+    return [RegionKek(kek.region, "a" * (1 + more), kek.encrypted_kek) for kek, more in zip(keks, padding, strict=True)]

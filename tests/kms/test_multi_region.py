@@ -10,6 +10,7 @@ import pytest
 from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.interfaces import KMSCalled, RegionFailed
 from django_asherah.exceptions import DecryptionError, KMSError
+from django_asherah.kms.health import LastAnswer
 from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped
 from django_asherah.kms.regional import is_regional
 from tests.kms.modules import KEK, KEY, NAMES, BusyError, Modules, SilentError
@@ -221,3 +222,61 @@ def test_no_error_and_no_event_holds_a_kek(modules: Modules, work: str) -> None:
     causes = [event.cause for event in modules.events if isinstance(event, RegionFailed)]
     assert [holding_frames(cause, KEK) for cause in causes] == [[]] * len(causes)
     assert holds(f"{caught.value!r} {vars(caught.value)} {modules.events}", KEK, KEY) == []
+
+
+def test_rewrap_that_changes_nothing_gives_the_same_bytes(modules: Modules) -> None:
+    wrapped = modules.kms().encrypt_key(KEY)
+    assert modules.kms().rewrap(wrapped) == wrapped
+    assert modules.failed() == []
+
+
+def test_with_missing_regions_allowed_a_copy_that_its_region_does_not_unwrap_is_left_out(modules: Modules) -> None:
+    wrapped = modules.kms({"zurich": NAMES["zurich"], "basel": NAMES["basel"]}).encrypt_key(KEY)
+
+    def fail_to_unwrap(name: str, what: str) -> None:
+        if (name, what) == (NAMES["bern"], "unwrap"):
+            raise PermissionError
+
+    modules.meanwhile = fail_to_unwrap
+    moved = modules.kms().rewrap(wrapped, allow_missing=True)
+    assert sorted(modules.kms().regions_of(moved)) == ["basel", "zurich"]
+
+
+def test_a_copy_that_rewrap_can_not_prove_is_reported_and_made_anew(modules: Modules) -> None:
+    wrapped = decode_wrapped(modules.kms().encrypt_key(KEY))
+    broken = [RegionKek(kek.region, kek.arn, b"broken") if kek.region == "bern" else kek for kek in wrapped.kms_keks]
+    blob = encode_wrapped(WrappedSystemKey(wrapped.encrypted_key, broken))
+    moved = modules.kms().rewrap(blob)
+    assert modules.kms().decrypt_key_in("bern", moved) == KEY
+    failures = [event for event in modules.events if isinstance(event, RegionFailed)]
+    assert [(event.region, event.operation, event.consequence) for event in failures] == [
+        ("bern", "Decrypt", "its copy of the KEK is not proven")
+    ]
+
+
+def test_an_error_of_one_region_names_that_region_and_its_cause(modules: Modules) -> None:
+    modules.fail("bern", PermissionError("no"))
+    modules.problems[NAMES["basel"]] = "is of the wrong kind"
+    kms = modules.kms()
+    for check in (kms.check_region, kms.check_wrap):
+        with pytest.raises(KMSError) as caught:
+            check("bern")
+        assert {region: type(cause) for region, cause in caught.value.failures.items()} == {"bern": PermissionError}
+    with pytest.raises(KMSError) as caught:
+        kms.check_region("basel")
+    assert caught.value.failures == {"basel": caught.value}
+
+
+def test_how_long_ago_each_region_last_answered(modules: Modules) -> None:
+    kms = modules.kms()
+    modules.fail("bern", PermissionError())
+    kms.check_region("zurich")
+    modules.now += 5
+    with pytest.raises(KMSError):
+        kms.check_region("bern")
+    modules.now += 2
+    assert kms.last_answers() == {"zurich": LastAnswer(ok=True, age=7.0), "bern": LastAnswer(ok=False, age=2.0)}
+
+
+def test_its_repr_names_the_regions_and_no_key(modules: Modules) -> None:
+    assert repr(modules.kms()) == "<MultiRegionKMS zurich, bern, basel>"
