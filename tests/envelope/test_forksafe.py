@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 
@@ -20,6 +23,26 @@ def is_free(lock: ForkSafeLock) -> bool:
     if taken:
         lock._lock.release()
     return taken
+
+
+@contextmanager
+def held_by_another_thread(lock: AbstractContextManager[Any]) -> Iterator[None]:
+    """Have another thread hold a lock during the block."""
+    locked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            locked.set()
+            release.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert locked.wait(30)
+    try:
+        yield
+    finally:
+        release.set()
+        holder.join()
 
 
 def test_one_thread_at_a_time_holds_the_lock() -> None:
@@ -39,44 +62,24 @@ def test_a_block_that_fails_gives_the_lock_back() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_the_lock_is_free_in_a_forked_child_and_held_in_its_parent() -> None:
-    lock, locked, release = ForkSafeLock(), threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            locked.set()
-            release.wait(30)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert locked.wait(30)
-    child = os.fork()
-    if not child:
-        os._exit(7 if lock._lock.acquire(blocking=False) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert not is_free(lock)
-    release.set()
-    holder.join()
+    lock = ForkSafeLock()
+    with held_by_another_thread(lock):
+        child = os.fork()
+        if not child:
+            os._exit(7 if lock._lock.acquire(blocking=False) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert not is_free(lock)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_keys_in_memory_are_read_in_a_child_that_was_forked_while_a_thread_read_them() -> None:
-    metastore, locked, release = MemoryMetastore(), threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with metastore._lock:
-            locked.set()
-            release.wait(30)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert locked.wait(30)
-    child = os.fork()
-    if not child:
-        signal.alarm(10)
-        os._exit(7 if metastore.load_latest("_SK_s_p") is None else 1)
-    release.set()
-    holder.join()
+    metastore = MemoryMetastore()
+    with held_by_another_thread(metastore._lock):
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            os._exit(7 if metastore.load_latest("_SK_s_p") is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
