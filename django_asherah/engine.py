@@ -23,6 +23,7 @@ from django_asherah.envelope.interfaces import (
     RegionFailed,
     StaleKeyKept,
 )
+from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.session import Session, SessionFactory
 from django_asherah.exceptions import EncryptionError
@@ -109,8 +110,8 @@ def use_session_type(session_type: type[Session]) -> None:
     reset()
 
 
-def require_committed_key(partition: str | None, alias: str) -> None:
-    """Refuse to let what was just sealed for ``partition``, and goes to database ``alias``, outlive its key.
+def require_committed_key(key: CryptoKey, alias: str) -> None:
+    """Refuse to let a record that goes to database ``alias`` outlive ``key``, which sealed it.
 
     A key made inside a transaction on SQLite goes when that transaction rolls back, and with it what the same
     transaction wrote. Data in another database would stay, permanently unreadable.
@@ -118,13 +119,8 @@ def require_committed_key(partition: str | None, alias: str) -> None:
     Raises:
         EncryptionError: the key's row is not committed, and the data is in another database.
     """
-    running = _running or _start()
-    keys_alias = running.keys_alias
-    if keys_alias is None or keys_alias == alias:
-        return
-    key_id = get_session(partition).partition.intermediate_key_id
-    key = running.factory.intermediate_keys.current(key_id)
-    if not key.is_committed:
+    keys_alias = (_running or _start()).keys_alias
+    if keys_alias is not None and keys_alias != alias and not key.is_committed:
         raise EncryptionError(
             f"key {key.meta} is not committed in database {keys_alias!r} yet, and what is written to "
             f"{alias!r} could outlive it: leave the atomic block of {keys_alias!r} first, or encrypt "

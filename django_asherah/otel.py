@@ -114,9 +114,9 @@ def _observed_by(meters: _Meters) -> type[Session]:
             with meters.operation("encrypt"):
                 return super().encrypt_compact(payload)
 
-        def decrypt(self, record: str | bytes) -> bytes:
+        def decrypt(self, *args: Any) -> bytes:
             with meters.operation("decrypt"):
-                return super().decrypt(record)
+                return super().decrypt(*args)
 
         def start_file(self) -> tuple[str, StreamCipher]:
             with meters.operation("encrypt"):

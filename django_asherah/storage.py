@@ -100,9 +100,10 @@ class EncryptedStorage(Storage):
 
     def _seal(self, content: Any) -> Iterator[bytes]:
         """Make the file's key now, and return the file's parts."""
-        record, stream = engine.get_session(self.partition).start_file()
+        session = engine.get_session(self.partition)
+        record, stream = session.start_file()
         # A file is not rolled back with the transaction that its key may be of.
-        engine.require_committed_key(self.partition, "the file storage")
+        engine.require_committed_key(session.newest_key(), "the file storage")
         pieces = (piece.encode() if isinstance(piece, str) else piece for piece in content.chunks())
         return chain([Header(record.encode()).encode()], seal_chunks(stream, pieces))
 

@@ -40,8 +40,8 @@ VERSION = b"\x01"
 
 # The offsets of the table above. Five bytes of seconds last beyond MAX_CREATED, for which four would be too few.
 _CREATED_END = 6
-_PREFIX_LENGTH = 12
-_KEY_END = _PREFIX_LENGTH + SEALED_KEY_LENGTH  # 72
+PREFIX_LENGTH = 12
+_KEY_END = PREFIX_LENGTH + SEALED_KEY_LENGTH  # 72
 _LEAST = _KEY_END + SEALED_OVERHEAD  # 100: an empty payload
 _MOST = _LEAST + MAX_PAYLOAD_LENGTH
 
@@ -58,7 +58,7 @@ def encode_compact(record: DataRowRecord) -> bytes:
 
 def compact_prefix(meta: KeyMeta) -> bytes:
     """Return what the records under the intermediate key ``meta`` begin with, before the sealed data row key."""
-    fingerprint = hashlib.sha256(meta.key_id.encode()).digest()[: _PREFIX_LENGTH - _CREATED_END]
+    fingerprint = hashlib.sha256(meta.key_id.encode()).digest()[: PREFIX_LENGTH - _CREATED_END]
     return VERSION + meta.created.to_bytes(_CREATED_END - 1) + fingerprint
 
 
@@ -81,7 +81,7 @@ def split_compact(blob: bytes, key_id: str) -> tuple[KeyMeta, bytes, bytes]:
     """
     if not _LEAST <= len(blob) <= _MOST:
         raise InvalidRecordError(f"not a compact record: {len(blob)} bytes, expected {_LEAST} to {_MOST}")
-    return _meta(blob[:_PREFIX_LENGTH], key_id), blob[_PREFIX_LENGTH:_KEY_END], blob[_KEY_END:]
+    return _meta(blob[:PREFIX_LENGTH], key_id), blob[PREFIX_LENGTH:_KEY_END], blob[_KEY_END:]
 
 
 @lru_cache(maxsize=4096)

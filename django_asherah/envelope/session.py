@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from django_asherah.envelope.aead import StreamCipher
@@ -20,6 +20,7 @@ from django_asherah.envelope.interfaces import (
     ignore_events,
 )
 from django_asherah.envelope.keyring import Collaborators
+from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.levels import IntermediateKeys, SystemKeys
 from django_asherah.envelope.partition import Partition, system_key_id
 from django_asherah.envelope.policy import CryptoPolicy
@@ -36,6 +37,7 @@ from django_asherah.envelope.records import (
 from django_asherah.exceptions import DecryptionError, EncryptionError, PartitionMismatchError
 
 _DEFAULT_POLICY = CryptoPolicy()
+_NOT_LOADED: Mapping[KeyMeta, CryptoKey] = {}
 
 
 class Session:
@@ -83,8 +85,13 @@ class Session:
         key.recently_used = True
         return b"".join((key.compact_prefix, *key.cipher.seal_row(payload)))
 
-    def decrypt(self, record: str | bytes) -> bytes:
+    def decrypt(self, record: str | bytes, loaded: Mapping[KeyMeta, CryptoKey] = _NOT_LOADED) -> bytes:
         """Return the payload of a record: a data row record's JSON, or the compact format.
+
+        Args:
+            record: it.
+            loaded: keys that :meth:`SessionFactory.load_keys` has returned. One of these needs neither a place in the
+                cache nor a further look at its own record.
 
         Raises:
             InvalidRecordError: not a record, or over a bound.
@@ -110,12 +117,20 @@ class Session:
             if key is None or key.meta.created != meta.created:
                 key = self._opened.get(meta)
             if key is None or not key.is_trusted(self._clock()):
-                key = self._keys.exact(meta)
+                key = loaded.get(meta) or self._keys.exact(meta)
             key.recently_used = True
             return key.cipher.open_row(sealed_key, sealed)
         except DecryptionError as exc:
             exc.at(f"record under key {meta}")
             raise
+
+    def newest_key(self) -> CryptoKey:
+        """Return the key that new writes use now.
+
+        Raises:
+            KMSError, MetastoreError: none is cached, and none can be loaded or made.
+        """
+        return self._keys.current(self._key_id)
 
     def start_file(self) -> tuple[str, StreamCipher]:
         """Return the record of a new file and the cipher of its chunks; see :mod:`django_asherah.envelope.files`.

@@ -8,10 +8,11 @@ from typing import Any
 from django.db.models import ExpressionWrapper, F
 
 from django_asherah.envelope.compact import is_compact
-from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import DecryptionError, InvalidRecordError
+from django_asherah.envelope.records import KeyMeta, decode_row
+from django_asherah.exceptions import DecryptionError, EncryptionError, InvalidRecordError
 from django_asherah.fields.generic import Get_co, Set_contra
-from django_asherah.fields.sealing import SealingMixin
+from django_asherah.fields.saving import SavingMixin
+from django_asherah.fields.sealed import NO_KEYS, Keys, PreparedValue
 from django_asherah.fields.utf8 import decode_text
 
 _RECORD_STARTS = ('{"Key":{', '{"Data":"')
@@ -31,18 +32,22 @@ def may_be_plaintext(raw: object) -> bool:
     return isinstance(raw, str) and not raw.lstrip().startswith(_RECORD_STARTS) and _RECORD_MEMBER not in raw
 
 
-class ColumnMixin(SealingMixin[Set_contra, Get_co]):
+class ColumnMixin(SavingMixin[Set_contra, Get_co]):
     """The part of an encrypted field that knows what may stand in its column: records, and for a while plaintext."""
 
     def raw_value(self) -> ExpressionWrapper:
         """Return the expression that reads the column as it is."""
         return ExpressionWrapper(F(self.name), output_field=self.format.column)
 
-    def find_key(self, raw: Any) -> KeyMeta | None:
+    def find_key(self, raw: Any, partition: str | None = None) -> KeyMeta | None:
         """Return the key that a column value names; None if it names none that the field could use."""
-        if raw is not None and not self.is_plaintext(raw):
-            with suppress(DecryptionError):
-                return self.key_of(raw)
+        if raw is None or self.is_plaintext(raw):
+            return None
+        with suppress(DecryptionError, EncryptionError):
+            if isinstance(raw, str):  # JSON names its key whosever it is.
+                return decode_row(raw).key.parent_key_meta
+            if self.template is None or partition is not None:
+                return self.key_of(raw, partition)
         return None
 
     def is_plaintext(self, raw: Any) -> bool:
@@ -53,7 +58,7 @@ class ColumnMixin(SealingMixin[Set_contra, Get_co]):
             raw = raw.decode(errors="replace")
         return may_be_plaintext(raw)
 
-    def value_of(self, raw: Any) -> Any:
+    def value_of(self, raw: Any, partition: str | None = None, keys: Keys = NO_KEYS) -> Any:
         """Return the value of what the column holds, which isn't NULL: a record or, if that is allowed, plaintext.
 
         Raises:
@@ -61,15 +66,23 @@ class ColumnMixin(SealingMixin[Set_contra, Get_co]):
         """
         if self.allow_plaintext and self.is_plaintext(raw):
             return self.load_plaintext(raw)
-        return super().value_of(raw)
+        return super().value_of(raw, partition, keys)
 
-    def reseal(self, raw: Any) -> str | bytes:
+    def reseal(self, raw: Any, partition: str | None = None) -> str | bytes:
         """Return the same value in a new record of the field's format, under the newest key.
 
         Raises:
             AsherahError: it can't be opened, or there is no key.
         """
-        return self.seal(self.from_plaintext(raw) if self.is_plaintext(raw) else self.open(raw))
+        payload = self.from_plaintext(raw) if self.is_plaintext(raw) else self.open(raw, partition)
+        return self.seal(payload, partition)
+
+    def _as_loaded(self, record: str | bytes, partition: str | None = None) -> PreparedValue:
+        """Return what is written of a value that was not read: a plain one is sealed at last."""
+        if self.is_plaintext(record):
+            with suppress(InvalidRecordError):  # What is no value of this field stays for somebody to look at.
+                return PreparedValue(payload=self.from_plaintext(record), partition=partition)
+        return super()._as_loaded(record, partition)
 
     def load_plaintext(self, raw: str | bytes) -> Any:
         """Return the value of a column value that is not encrypted yet.

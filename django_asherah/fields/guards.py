@@ -53,24 +53,6 @@ class EncryptedExact(Exact):
         super().__init__(lhs, rhs)
 
 
-class EncryptedCol(Col):
-    """An encrypted column in a query."""
-
-    @property
-    def encrypted_field(self) -> EncryptedField:
-        """The encrypted field."""
-        return cast(EncryptedField, self.target)
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        """Compile the column.
-
-        Raises:
-            FieldError: the query wants the database to understand what is in it.
-        """
-        _refuse_misuse(compiler.query)
-        return super().as_sql(compiler, connection)
-
-
 def require_records(field: EncryptedField, expression: Any) -> None:
     """Let an expression be stored only if all that it can yield is NULL or a record of the same kind of field.
 
@@ -128,7 +110,12 @@ def _same_kind(field: EncryptedField, other: Any) -> bool:
     return getattr(other, "record_kind", None) == field.record_kind
 
 
-def _refuse_misuse(query: Query) -> None:
+def refuse_misuse(query: Query) -> None:
+    """Refuse a query that wants the database to understand what is in an encrypted column.
+
+    Raises:
+        FieldError: it does.
+    """
     for expression in query.annotations.values():
         _refuse_computing(expression)
     _refuse_comparing(query.where)
@@ -141,9 +128,9 @@ def _refuse_computing(expression: Any) -> None:
     for source in expression.get_source_expressions():
         if source is None:
             continue
-        if isinstance(source, EncryptedCol) and not _passes_through(expression):
+        if _is_encrypted_column(source) and not _passes_through(expression):
             raise FieldError(
-                f"{source.encrypted_field.full_name} is encrypted: {type(expression).__name__} would work on its "
+                f"{source.target.full_name} is encrypted: {type(expression).__name__} would work on its "
                 f"records. {_INSTEAD}"
             )
         if isinstance(source, WhereNode):
@@ -165,12 +152,14 @@ def _refuse_comparing(where: Any) -> None:
         elif not isinstance(child, IsNull) and hasattr(child, "get_source_expressions"):
             column = next(_columns(child), None)
             if column is not None:
-                raise refuse_lookup(column.encrypted_field, getattr(child, "lookup_name", type(child).__name__))
+                raise refuse_lookup(
+                    cast(EncryptedField, column.target), getattr(child, "lookup_name", type(child).__name__)
+                )
 
 
-def _columns(expression: Any) -> Iterator[EncryptedCol]:
+def _columns(expression: Any) -> Iterator[Col]:
     """Yield the encrypted columns in an expression, but for those of its subqueries."""
-    if isinstance(expression, EncryptedCol):
+    if _is_encrypted_column(expression):
         yield expression
     elif isinstance(expression, WhereNode):
         _refuse_comparing(expression)
@@ -242,6 +231,10 @@ def _field_at(query: Query, path: str) -> Any:
         return None
 
 
+def _is_encrypted_column(expression: Any) -> bool:
+    return isinstance(expression, Col) and _is_encrypted(expression.target)
+
+
 def _is_encrypted(field: Any) -> bool:
     return getattr(field, "record_kind", None) is not None
 
@@ -254,8 +247,8 @@ def _refuse_grouping(query: Query) -> None:
     if any(column.target.primary_key for column in columns):
         return
     for column in columns:
-        if isinstance(column, EncryptedCol):
+        if _is_encrypted_column(column):
             raise FieldError(
-                f"{column.encrypted_field.full_name} is encrypted: no two of its records are equal, so rows can't be "
+                f"{column.target.full_name} is encrypted: no two of its records are equal, so rows can't be "
                 "grouped by it or made distinct. Do it in Python."
             )

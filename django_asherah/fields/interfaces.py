@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+from django.db import models
+
+from django_asherah.fields.template import PartitionTemplate
 
 
 class EncryptedField(Protocol):
@@ -25,3 +30,26 @@ class EncryptedField(Protocol):
     @property
     def primary_key(self) -> Any:
         """Whether the field is its model's primary key."""
+
+
+class RowField(EncryptedField, Protocol):
+    """An encrypted field whose partition the row says."""
+
+    name: str
+    attname: str
+    model: type[models.Model]
+    partition: str | None
+    template: PartitionTemplate | None
+
+    @property
+    def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
+        """The columns that say the partition."""
+
+    def partition_of(self, values: Sequence[Any]) -> str:
+        """Return the partition of a row with these values in :attr:`partition_fields`."""
+
+    def value_of(self, raw: Any, partition: str | None = None, keys: Mapping[Any, Any] = ...) -> Any:
+        """Return the value of what the column holds."""
+
+    def prepare(self, value: Any, instance: models.Model) -> Any:
+        """Return a value that an instance holds, ready to be sealed."""

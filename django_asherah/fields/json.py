@@ -12,7 +12,7 @@ from django_asherah.exceptions import DecryptionError, EncryptionError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import output_field
 from django_asherah.fields.mixin import EncryptedFieldMixin
-from django_asherah.fields.sealing import SealedValue
+from django_asherah.fields.sealed import PreparedValue
 from django_asherah.fields.utf8 import decode_text
 
 
@@ -60,10 +60,15 @@ class EncryptedJSONField(EncryptedFieldMixin[Set_contra, Get_co], models.JSONFie
             pass
         raise DecryptionError("the record opens, but holds no JSON: another kind of field wrote it")
 
-    def _expression(self, value: Any) -> Any:
+    def _expression(self, value: Any, partition: str | None) -> Any:
         if isinstance(value, Value) and isinstance(output_field(value), models.JSONField):
             # JSON's null, which Django has users write as such an expression.
-            return SealedValue(self.seal(b"null")) if value.value is None else self._sealed(value.value)
+            is_null = value.value is None
+            return (
+                PreparedValue(payload=b"null", partition=partition)
+                if is_null
+                else self._prepared(value.value, partition)
+            )
         return value
 
 

@@ -13,11 +13,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import Col
 from django.utils.functional import cached_property
 
+from django_asherah.fields.attribute import EncryptedAttribute
 from django_asherah.fields.column import ColumnMixin
 from django_asherah.fields.formats import FORMATS, get_placeholder, get_placeholder_sql
 from django_asherah.fields.generic import Get_co, Set_contra
-from django_asherah.fields.guards import EncryptedCol, EncryptedExact, refuse_lookup
+from django_asherah.fields.guards import EncryptedExact, refuse_lookup
 from django_asherah.fields.options import check_options
+from django_asherah.fields.selecting import EncryptedCol
+from django_asherah.fields.template import PartitionTemplate
 
 if TYPE_CHECKING:
     from django.db.models.lookups import Lookup, Transform
@@ -49,6 +52,7 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
     # Neither changes the column.
     non_db_attrs = (*models.Field.non_db_attrs, "partition", "allow_plaintext")
 
+    descriptor_class = EncryptedAttribute
     get_placeholder = get_placeholder
     get_placeholder_sql = get_placeholder_sql
 
@@ -64,6 +68,7 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         if record_format not in FORMATS:
             raise ValueError(f"record_format {record_format!r} is none of {', '.join(FORMATS)}")
         self.partition = partition
+        self.template = PartitionTemplate.find(partition)
         self.allow_plaintext = allow_plaintext
         self.format = FORMATS[record_format]
 
@@ -126,14 +131,12 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         raise refuse_lookup(self, lookup_name)
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
-        """Return the column as an expression that watches what it is used for."""
-        if alias == self.model._meta.db_table and (output_field is None or output_field is self):
-            return self.cached_col
+        """Return the column as an expression that watches what it is used for, and for no other query."""
         return EncryptedCol(alias, self, output_field)
 
-    @cached_property
+    @property
     def cached_col(self) -> Col:
-        """The column under its table's own name."""
+        """The column under its table's own name: another one for each query, as it knows what that makes of it."""
         return EncryptedCol(self.model._meta.db_table, self)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:

@@ -1,61 +1,48 @@
-"""A value's way into its column and back, and the one place where a field meets the engine.
+"""A value as a record and back, and the one place where a field meets the engine.
 
-Into it: :meth:`~SealingMixin.pre_save` takes the attribute's value, ``dump`` makes its payload, ``seal`` a record, and
-``get_db_prep_save`` hands the record to the database. Back: ``from_db_value`` takes the record, ``open`` makes the
-payload, ``load`` the value.
+``dump`` makes a value's payload and ``seal`` a record of it; ``open`` makes the payload of a record and ``load`` the
+value. Whose key that takes is a matter of the partition: the field's own, or the row's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from django.core.exceptions import FieldError, ValidationError
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models.expressions import BaseExpression, Combinable
-from msgspec import Struct
+from django.utils.functional import cached_property
 
 from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError, KeyNotFoundError
+from django_asherah.envelope.session import Session
+from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import GenericField, Get_co, Set_contra
-from django_asherah.fields.guards import require_records
-from django_asherah.fields.unreadable import Unreadable, is_tolerated
+from django_asherah.fields.sealed import NO_KEYS, Keys, PlacedRecord
+from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.utf8 import decode_text, encode_text
 
 
-class SealedValue(Struct, gc=False):
-    """A record on its way from ``pre_save`` to the database: never to be encrypted again."""
-
-    record: str | bytes
-
-    def __repr__(self) -> str:
-        return "<SealedValue>"
-
-
-_VALUES = frozenset({str, int, bytes, dict, list})
-"""What most values are, and no expression is: to ask this is quicker."""
-
-_NO_VALUES = (SealedValue, BaseExpression, Combinable)
-
-
 class SealingMixin(GenericField[Set_contra, Get_co]):
-    """The part of an encrypted field that turns values into records and records into values."""
+    """The part of an encrypted field that turns values into records and records into values.
+
+    Every method that takes a ``partition`` takes the row's; None stands for the field's own, if it has one.
+    """
 
     partition: str | None
+    template: PartitionTemplate | None
     allow_plaintext: bool
     format: RecordFormat
 
-    _plain_pre_save: ClassVar[Callable[[Any, models.Model, bool], Any]]
-    """The plain field's ``pre_save``, found once per class: to look for it costs more than to call it."""
+    _load_safely: Callable[[bytes], Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._plain_pre_save = super().pre_save
         # decode_text raises nothing but errors of ours, so there is nothing to translate.
         plain: Any = cls.load
-        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._load_safely  # type: ignore[method-assign]
+        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._translated_load  # type: ignore[method-assign]
 
     def dump(self, value: Any) -> bytes:
         """Return a value that isn't None as the bytes to encrypt.
@@ -73,95 +60,132 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """
         return self.to_python(decode_text(payload))
 
-    def seal(self, payload: bytes) -> str | bytes:
+    def seal(self, payload: bytes, partition: str | None = None) -> str | bytes:
         """Return ``payload`` as a new record of the field's format, under the newest key.
 
         Raises:
             EncryptionError: the payload is too long.
+            FieldError: only a row says the partition.
             KMSError, MetastoreError: there is no key, and none can be loaded or made.
         """
-        return self.format.seal(engine.get_session(self.partition), payload)
+        return self.format.seal(self._session(partition), payload)
 
-    def open(self, record: str | bytes) -> bytes:
+    def seal_for(self, alias: str, payload: bytes, partition: str | None = None) -> str | bytes:
+        """Return :meth:`seal`'s record, which is to be stored in the database ``alias``.
+
+        Raises:
+            EncryptionError: the record could outlive its key; or as :meth:`seal`.
+            FieldError, KMSError, MetastoreError: as :meth:`seal`.
+        """
+        session = self._session(partition)
+        record = self.format.seal(session, payload)
+        if alias != engine.keys_alias:  # Most often it is, and a call costs more than this.
+            engine.require_committed_key(session.newest_key(), alias)
+        return record
+
+    def require_lasting(self, alias: str, record: str | bytes, partition: str | None = None) -> None:
+        """Refuse to let a record that was loaded go into the database ``alias`` if it could outlive its key.
+
+        Raises:
+            EncryptionError: it could.
+            AsherahError: it can't be told, as the record can't be read or its key is not there.
+        """
+        if alias != engine.keys_alias:
+            engine.require_committed_key(
+                engine.get_factory().intermediate_keys.exact(self.key_of(record, partition)), alias
+            )
+
+    def open(self, record: str | bytes, partition: str | None = None, keys: Keys = NO_KEYS) -> bytes:
         """Return the payload of a record of whatever format.
+
+        Args:
+            record: it.
+            partition: the row's.
+            keys: the keys that were loaded with it, which are taken as they are.
 
         Raises:
             AsherahError: it can't be opened.
+            FieldError: only a row says the partition.
         """
-        return engine.get_session(self.partition).decrypt(record)
+        return self._session(partition).decrypt(record, keys)
 
-    def key_of(self, record: str | bytes) -> KeyMeta:
+    def key_of(self, record: str | bytes, partition: str | None = None) -> KeyMeta:
         """Return the intermediate key that a record names.
 
         Raises:
             InvalidRecordError: it is not a record.
             PartitionMismatchError: it is a compact record of another partition.
+            FieldError: only a row says the partition.
         """
-        return engine.get_session(self.partition).read(record).key.parent_key_meta
+        return self._session(partition).read(record).key.parent_key_meta
 
-    def newest_key(self) -> KeyMeta:
+    def newest_key(self, partition: str | None = None) -> KeyMeta:
         """Return the intermediate key that :meth:`seal` uses now.
 
         Raises:
+            FieldError: only a row says the partition.
             KMSError, MetastoreError: there is no key, and none can be loaded or made.
         """
-        key_id = engine.get_session(self.partition).partition.intermediate_key_id
-        return engine.get_factory().intermediate_keys.current(key_id).meta
+        return self._session(partition).newest_key().meta
 
-    def value_of(self, raw: Any) -> Any:
+    def value_of(self, raw: Any, partition: str | None = None, keys: Keys = NO_KEYS) -> Any:
         """Return the value of what the column holds, which isn't NULL.
 
         Raises:
             AsherahError: it can't be opened, or seals no value of this field.
+            FieldError: only a row says the partition.
         """
-        return self._load_safely(self.open(raw))
-
-    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        """Return the instance's value as a record."""
-        try:
-            return self._sealed(self._plain_pre_save(model_instance, add), is_new=add)
-        except AsherahError as exc:
-            # The frames below hold the value, and a debug page shows what frames hold.
-            raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
-
-    def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
-        """Return the record to store, or an expression that certainly yields one.
-
-        Raises:
-            FieldError: the database would store something else than a record of this field.
-        """
-        try:
-            sealed = value if value.__class__ is SealedValue else self._sealed(value)
-            if sealed.__class__ is SealedValue:
-                if connection.alias != engine.keys_alias:  # Most often it is, and a call costs more than this.
-                    engine.require_committed_key(self.partition, connection.alias)
-                return sealed.record
-        except AsherahError as exc:
-            raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
-        if sealed is not None:
-            require_records(self, sealed)
-        return sealed
+        # The payload gets no name: this is the one frame that an error keeps.
+        return self._load_safely(self._session(partition).decrypt(raw, keys))
 
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
-        """Return the value that a record seals.
+        """Return the value that a record seals, where it doesn't go into an instance.
 
         Raises:
             AsherahError: it can't be opened; the message names the model and the field.
+            FieldError: only a row says the partition, and the query does not select its columns.
         """
+        partition, keys = None, getattr(expression, "keys", NO_KEYS)
         if value.__class__ is not str:
             if value is None:
                 return None
-            if isinstance(value, memoryview) and self.format.is_binary:
+            if isinstance(value, memoryview):
                 value = bytes(value)
+            elif value.__class__ is PlacedRecord:
+                value, partition = value.record, value.partition
         try:
-            if self.allow_plaintext:
-                return self.value_of(value)
-            # value_of() without its two calls. The payload gets no name: this is the one frame that an error keeps.
-            return self._load_safely(engine.get_session(self.partition).decrypt(value))
+            return self.value_of(value, partition, keys)
         except AsherahError as exc:
-            if is_tolerated() and isinstance(exc, DecryptionError | KeyNotFoundError):
-                return Unreadable(self, value)
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+
+    @cached_property
+    def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
+        """The columns that say the row's partition, in the template's order.
+
+        Raises:
+            FieldDoesNotExist: the model has no such column.
+        """
+        get_field: Callable[[str], Any] = self.model._meta.get_field
+        return tuple(get_field(name) for name in self.template.names) if self.template else ()
+
+    def partition_of(self, values: Sequence[Any]) -> str | None:
+        """Return the partition of a row; None if it is the field's own.
+
+        Args:
+            values: those of the columns in :attr:`partition_fields`.
+
+        Raises:
+            EncryptionError: one of them is None, empty, or no value of its column.
+        """
+        if self.template is None:
+            return None
+        try:
+            given = [field.to_python(value) for field, value in zip(self.partition_fields, values, strict=True)]
+        except ValidationError:
+            given = None
+        if given is None:
+            raise EncryptionError(f"its partition {self.partition!r} needs columns whose values are none of theirs")
+        return self.template.render(given)
 
     @property
     def full_name(self) -> str:
@@ -174,40 +198,23 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """What two fields must share for the record of one to be a value of the other: partition, type and format."""
         return self.partition, type(self), self.format.name
 
-    def _sealed(self, value: Any, is_new: bool = True) -> Any:
-        """Return ``value`` as a :class:`SealedValue`; None, sealed values and expressions as they are.
+    def needs_row(self) -> FieldError:
+        """Return the error for a value whose partition the row says, where no row is known."""
+        names = ", ".join(self.template.names) if self.template else ""
+        return FieldError(
+            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save instances; "
+            "for many, use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it in "
+            f"values(), values_list() or annotate(), select {names} of the same row beside it, or read instances."
+        )
 
-        What could not be opened stays the record that it was found as, in its own row.
-        """
-        if value.__class__ not in _VALUES:  # Most are, and need no further look.
-            if value is None:
-                return None
-            if isinstance(value, _NO_VALUES):
-                return self._expression(value)
-            if value.__class__ is Unreadable:
-                return self._kept(value, is_new)
-        try:
-            payload = self.dump(value)
-        except AsherahError:
-            raise
-        except Exception as exc:
-            reason = type(exc).__name__
-        else:
-            # seal() without its call.
-            return SealedValue(self.format.seal(engine.get_session(self.partition), payload))
-        # Raised here, because the cause's message, arguments and frames may hold the value.
-        raise EncryptionError(f"it can't hold the {type(value).__name__} that was given ({reason})")
+    def _session(self, partition: str | None) -> Session:
+        if partition is None:
+            if self.template is not None:
+                raise self.needs_row()
+            partition = self.partition
+        return engine.get_session(partition)
 
-    def _kept(self, value: Unreadable, is_new: bool) -> SealedValue:
-        if value.field != self or is_new:
-            raise EncryptionError("the value could not be opened, so it is not written anywhere else")
-        return SealedValue(value.raw)
-
-    def _expression(self, value: Any) -> Any:
-        """Return what stands for an expression that was assigned."""
-        return value
-
-    def _load_safely(self, payload: bytes) -> Any:
+    def _translated_load(self, payload: bytes) -> Any:
         """Load a payload. An error from elsewhere may hold the value, and is replaced by one of ours."""
         try:
             return self.load(payload)
@@ -218,10 +225,13 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         raise DecryptionError(f"the record opens, but holds no value of this field ({reason}): another kind wrote it")
 
 
-def load_keys(metas: Iterable[KeyMeta | None]) -> None:
+def load_keys(metas: Iterable[KeyMeta | None]) -> Keys:
     """Load those of these keys that are not cached yet, together; None stands for none.
+
+    Returns:
+        The keys that could be loaded, those that were cached included.
 
     Raises:
         MetastoreError: the key table can't be read.
     """
-    engine.get_factory().load_keys(meta for meta in metas if meta is not None)
+    return engine.get_factory().load_keys(meta for meta in metas if meta is not None) or {}

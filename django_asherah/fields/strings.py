@@ -86,5 +86,5 @@ class EncryptedGenericIPAddressField(EncryptedFieldMixin[Set_contra, Get_co], mo
         ip_address(text)
         return text
 
-    def _sealed(self, value: Any, is_new: bool = True) -> Any:
-        return super()._sealed(None if value == "" else value, is_new)
+    def _prepared(self, value: Any, partition: str | None = None, *, is_new: bool = True) -> Any:
+        return super()._prepared(None if value == "" else value, partition, is_new=is_new)

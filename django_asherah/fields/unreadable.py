@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Self
 
+from django.db import models
 from django.db.models import BooleanField
 from django.db.models.query import ModelIterable
 
-_tolerated: ContextVar[bool] = ContextVar("django_asherah_tolerated", default=False)
+_MARK = "shows_unreadable"
 
 
 class Unreadable(str):
@@ -47,28 +46,24 @@ class Unreadable(str):
     __repr__ = str.__str__
 
 
-def is_tolerated() -> bool:
-    """Tell whether a value that can't be opened becomes an :class:`Unreadable` rather than an error."""
-    return _tolerated.get()
+def is_tolerated(instance: models.Model) -> bool:
+    """Tell whether an instance shows what can't be opened as :class:`Unreadable`, and raises no error."""
+    return _MARK in instance._state.__dict__
 
 
 class TolerantIterable(ModelIterable):
-    """Makes instances of rows, with an :class:`Unreadable` for each value that can't be opened."""
+    """Makes instances that show what can't be opened as :class:`Unreadable`."""
 
     def __iter__(self) -> Iterator[Any]:
-        rows = super().__iter__()
-        while True:
-            with _tolerating():  # Only here: what the rows are used for is none of this.
-                row = next(rows, None)
-            if row is None:
-                return
+        for row in super().__iter__():
+            for instance in _related(row):
+                instance._state.__dict__[_MARK] = True
             yield row
 
 
-@contextmanager
-def _tolerating() -> Iterator[None]:
-    token = _tolerated.set(True)
-    try:
-        yield
-    finally:
-        _tolerated.reset(token)
+def _related(instance: models.Model) -> Iterator[models.Model]:
+    """Yield an instance and those that were selected with it."""
+    yield instance
+    for related in instance._state.fields_cache.values():
+        if isinstance(related, models.Model) and not is_tolerated(related):
+            yield from _related(related)

@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from django_asherah import engine
 from django_asherah.exceptions import AsherahError, KMSError
-from django_asherah.fields.sealing import SealedValue
+from django_asherah.fields.sealed import PreparedValue, SealedValue
 from django_asherah.lifecycle.columns import Row
 from django_asherah.lifecycle.swap import Swap
 from tests.databases import as_asherah
@@ -162,6 +162,7 @@ def test_an_instance_pickled_holds_the_value_in_clear() -> None:
 def test_what_carries_a_record_shows_none_of_it() -> None:
     record = engine.get_session().encrypt(b"x")
     assert repr(SealedValue(record)) == "<SealedValue>"
+    assert repr(PreparedValue(record)) == "<PreparedValue>"
     assert repr(Row(5, record)) == "<Row 5>"
     assert repr(Swap(5, record, record)) == "<Swap 5>"
 

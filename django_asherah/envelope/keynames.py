@@ -1,0 +1,38 @@
+"""Which records name the same key, told from their text: to read a thousand of them to learn of one key takes long."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from django_asherah.envelope.compact import PREFIX_LENGTH, VERSION
+from django_asherah.envelope.records import (
+    SEALED_KEY_LENGTH,
+    SEALED_OVERHEAD,
+    DataRowKey,
+    DataRowRecord,
+    KeyMeta,
+    encode_row,
+)
+
+_SAMPLE = encode_row(
+    DataRowRecord(DataRowKey(10**9, bytes(SEALED_KEY_LENGTH), KeyMeta("_IK_", 10**9)), bytes(SEALED_OVERHEAD))
+)
+_NAME_AT = _SAMPLE.index('"ParentKeyMeta"')
+"""Where the canonical JSON of a record names its key, in the years 2001 to 2286."""
+
+_NAME = re.compile(r'"ParentKeyMeta":\{"KeyId":"[^"\\]*","Created":\d+')
+
+
+def one_per_key(records: Sequence[str] | Sequence[bytes]) -> Collection[str | bytes]:
+    """Return at least one record for each key that these records name.
+
+    Args:
+        records: all text, or all bytes. They may be no records at all.
+    """
+    if records and isinstance(records[0], str):
+        texts = {record[_NAME_AT : record.find("}", _NAME_AT)]: record for record in records}  # type: ignore[arg-type]
+        # Another order of the members, or no record: then where the name stands is not known.
+        return list(texts.values()) if all(map(_NAME.fullmatch, texts)) else records
+    blobs = {bytes(record[:PREFIX_LENGTH]): record for record in records}  # type: ignore[arg-type]
+    return list(blobs.values()) if all(blob[:1] == VERSION for blob in blobs) else records

@@ -1,0 +1,207 @@
+"""What a row says of its partition: its columns as they were loaded, and as they are by now.
+
+A field with a :class:`~django_asherah.fields.template.PartitionTemplate` opens what was loaded under the partition of the
+row as it was loaded, and seals under that of the row as it is. So an instance remembers these columns, in its ``_state``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from django.core.exceptions import FieldError
+from django.db import models
+from django.db.models.signals import class_prepared, post_init, post_save, pre_save
+
+from django_asherah.fields.interfaces import RowField
+from django_asherah.fields.sealed import SealedValue
+
+Unprepared: TypeAlias = tuple[models.Model, str, Any]
+"""An instance, the name of an attribute, and what the instance held under it."""
+
+_row_fields: WeakKeyDictionary[type[models.Model], tuple[RowField, ...]] = WeakKeyDictionary()
+_columns: WeakKeyDictionary[type[models.Model], tuple[models.Field[Any, Any], ...]] = WeakKeyDictionary()
+
+
+def row_fields(model: type[models.Model]) -> tuple[RowField, ...]:
+    """Return the encrypted fields of a model whose partition the row says, inherited ones included."""
+    try:
+        return _row_fields[model]
+    except KeyError:
+        fields: Any = model._meta.concrete_fields
+        return _row_fields.setdefault(model, tuple(field for field in fields if getattr(field, "template", None)))
+
+
+def _partition_columns(model: type[models.Model]) -> tuple[models.Field[Any, Any], ...]:
+    try:
+        return _columns[model]
+    except KeyError:
+        columns = dict.fromkeys(column for field in row_fields(model) for column in field.partition_fields)
+        return _columns.setdefault(model, tuple(columns))
+
+
+def current_partition(field: RowField, instance: models.Model) -> str:
+    """Return the partition that the row says now.
+
+    Raises:
+        EncryptionError: it says none.
+    """
+    return field.partition_of([getattr(instance, column.attname) for column in field.partition_fields])
+
+
+def loaded_partition(field: RowField, instance: models.Model) -> str:
+    """Return the partition that the row said when it was loaded.
+
+    Raises:
+        EncryptionError: it said none.
+    """
+    loaded, names = _loaded(instance), [column.attname for column in field.partition_fields]
+    return field.partition_of([loaded[name] if name in loaded else getattr(instance, name) for name in names])
+
+
+def knows_row(field: RowField, instance: models.Model) -> bool:
+    """Tell whether all the columns that say the partition were loaded with the row."""
+    loaded = _loaded(instance)
+    return all(column.attname in loaded for column in field.partition_fields)
+
+
+def has_moved(field: RowField, instance: models.Model) -> bool:
+    """Tell whether the row says another partition than when it was loaded."""
+    return bool(_changed(field, instance)) and loaded_partition(field, instance) != current_partition(field, instance)
+
+
+def open_unread(field: RowField, held: SealedValue, instance: models.Model) -> Any:
+    """Read what an instance holds unread, under the partition that it was loaded from, and return the value.
+
+    Raises:
+        AsherahError: it can't be opened.
+    """
+    value = field.value_of(held.record, loaded_partition(field, instance), held.keys)
+    instance.__dict__[field.attname] = value
+    return value
+
+
+def settle(instance: models.Model) -> None:
+    """Take the row as it is for the row as it was loaded, once nothing unread depends on the latter.
+
+    Raises:
+        AsherahError: something unread can't be opened.
+    """
+    loaded, now = _loaded(instance), instance.__dict__
+    if all(
+        loaded.get(name) == now.get(name) for name in (column.attname for column in _partition_columns(type(instance)))
+    ):
+        return
+    for field in row_fields(type(instance)):
+        held = now.get(field.attname)
+        if held.__class__ is SealedValue and has_moved(field, instance):
+            open_unread(field, held, instance)
+    _remember(type(instance), instance)
+
+
+def require_whole_move(instance: models.Model, names: Collection[str], alias: str | None) -> None:
+    """Refuse to write a row's partition without its values, or its values without its partition.
+
+    Args:
+        instance: the row.
+        names: the fields that are written, by name or ``attname``.
+        alias: the database; the row's own if None.
+
+    Raises:
+        FieldError: the row would say another partition than its values have.
+    """
+    for field in row_fields(type(instance)):
+        changed = _changed(field, instance)
+        written = [column.name for column in changed if column.name in names or column.attname in names]
+        is_whole = len(written) == len(changed) and field.name in names
+        is_untouched = not written and field.name not in names
+        if changed and not is_whole and not is_untouched and _is_elsewhere(field, instance, alias):
+            wanted = ", ".join(repr(each) for each in [*(column.name for column in changed), field.name])
+            raise FieldError(
+                f"{field.full_name}: {changed[0].name!r} has changed, and with it the partition {field.partition!r}: "
+                f"its value has to be sealed anew. Save {wanted} together, or save() the whole row."
+            )
+
+
+def prepare_rows(instances: Iterable[models.Model], fields: Collection[RowField]) -> list[Unprepared]:
+    """Let instances hold prepared values, for what asks them and no field's ``pre_save``; return what they held.
+
+    Raises:
+        AsherahError: a value can't be prepared; the instances are as they were.
+    """
+    held: list[Unprepared] = []
+    try:
+        for instance in instances:
+            for field in fields:
+                value = instance.__dict__.get(field.attname)
+                if value is not None:
+                    held.append((instance, field.attname, value))
+                    instance.__dict__[field.attname] = field.prepare(value, instance)
+    except BaseException:
+        restore_rows(held)
+        raise
+    return held
+
+
+def restore_rows(held: Iterable[Unprepared]) -> None:
+    """Undo :func:`prepare_rows`."""
+    for instance, name, value in held:
+        instance.__dict__[name] = value
+
+
+def _loaded(instance: models.Model) -> dict[str, Any]:
+    loaded: dict[str, Any] = instance._state.__dict__.get("partition_columns", {})
+    return loaded
+
+
+def _changed(field: RowField, instance: models.Model) -> list[models.Field[Any, Any]]:
+    loaded, held = _loaded(instance), instance.__dict__
+    return [
+        column
+        for column in field.partition_fields
+        if (name := column.attname) in loaded and name in held and held[name] != loaded[name]
+    ]
+
+
+def _is_elsewhere(field: RowField, instance: models.Model, alias: str | None) -> bool:
+    """Tell whether the database has another partition for the row. It may have been refreshed, and then it has not."""
+    names = [column.attname for column in field.partition_fields]
+    rows = field.model._base_manager.using(alias or instance._state.db).filter(pk=instance.pk)
+    stored = rows.values_list(*names).first()
+    return stored is not None and field.partition_of(stored) != current_partition(field, instance)
+
+
+def _remember(
+    sender: type[models.Model], instance: models.Model, names: Collection[str] | None = None, **kwargs: Any
+) -> None:
+    held, loaded = instance.__dict__, {**_loaded(instance)}
+    for column in _partition_columns(sender):
+        name = column.attname
+        if name in held and (names is None or name in names or column.name in names):
+            loaded[name] = held[name]
+    instance._state.__dict__["partition_columns"] = loaded
+
+
+def _before_save(sender: Any, instance: models.Model, raw: bool, using: str, update_fields: Any, **kwargs: Any) -> None:
+    if raw:  # No field's pre_save() is called then, so that nothing else would know the row.
+        instance._state.__dict__["unprepared"] = prepare_rows([instance], row_fields(sender))
+    elif update_fields is not None:
+        require_whole_move(instance, update_fields, using)
+
+
+def _after_save(sender: Any, instance: models.Model, raw: bool, update_fields: Any, **kwargs: Any) -> None:
+    if raw:
+        restore_rows(instance._state.__dict__.pop("unprepared", ()))
+    _remember(sender, instance, update_fields)
+
+
+def watch(sender: Any, **kwargs: Any) -> None:
+    """Let the instances of a model remember their row, if it has encrypted fields whose partition the row says."""
+    if not sender._meta.abstract and row_fields(sender):
+        post_init.connect(_remember, sender=sender)
+        pre_save.connect(_before_save, sender=sender)
+        post_save.connect(_after_save, sender=sender)
+
+
+class_prepared.connect(watch)

@@ -1,0 +1,135 @@
+"""A value's way into its column.
+
+:meth:`~SavingMixin.pre_save` takes what the instance holds and makes a :class:`PreparedValue` of it;
+:meth:`~SavingMixin.get_db_prep_save` seals that for the database. What was loaded and never read goes back as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.expressions import BaseExpression, Combinable
+
+from django_asherah.exceptions import AsherahError, EncryptionError
+from django_asherah.fields.generic import Get_co, Set_contra
+from django_asherah.fields.guards import require_records
+from django_asherah.fields.rows import current_partition, has_moved, knows_row, open_unread, settle
+from django_asherah.fields.sealed import PreparedValue, SealedValue
+from django_asherah.fields.sealing import SealingMixin
+from django_asherah.fields.unreadable import Unreadable
+
+_VALUES = frozenset({str, int, bytes, dict, list})
+"""What most values are, and no expression is: to ask this is quicker."""
+
+_NO_VALUES = (PreparedValue, BaseExpression, Combinable)
+
+_OWN_PRE_SAVE = frozenset(
+    {models.Field.pre_save, models.DateField.pre_save, models.TimeField.pre_save, models.DateTimeField.pre_save}
+)
+"""Those that change nothing, unless the field has Django set the time."""
+
+
+class SavingMixin(SealingMixin[Set_contra, Get_co]):
+    """The part of an encrypted field that writes."""
+
+    _plain_pre_save: ClassVar[Callable[[Any, models.Model, bool], Any]]
+    """The plain field's ``pre_save``, found once per class: to look for it costs more than to call it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._plain_pre_save = super().pre_save
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return what the instance holds, ready to be sealed: a :class:`PreparedValue`, None or an expression."""
+        value = model_instance.__dict__.get(self.attname)
+        try:
+            if add and self.template is not None:
+                settle(model_instance)
+            if value.__class__ is not SealedValue or not self._leaves_alone(add):
+                value = self._plain_pre_save(model_instance, add)
+            return self.prepare(value, model_instance, is_new=add)
+        except AsherahError as exc:
+            # The frames below hold the value, and a debug page shows what frames hold.
+            raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+
+    def prepare(self, value: Any, instance: models.Model, *, is_new: bool = False) -> Any:
+        """Return a value that an instance holds as :meth:`pre_save` does.
+
+        Raises:
+            EncryptionError: the field can't hold it, or the row doesn't say whose it is.
+            AsherahError: it was never read and the row has moved since it was loaded, but it can't be opened.
+        """
+        if self.template is None or value is None:
+            return (
+                self._as_loaded(value.record)
+                if value.__class__ is SealedValue
+                else self._prepared(value, is_new=is_new)
+            )
+        partition = current_partition(self, instance)
+        if value.__class__ is SealedValue:
+            if not has_moved(self, instance):
+                if not knows_row(self, instance):
+                    self.key_of(value.record, partition)
+                return self._as_loaded(value.record, partition)
+            value = open_unread(self, value, instance)
+        return self._prepared(value, partition, is_new=is_new)
+
+    def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        """Return the record to store, or an expression that certainly yields one.
+
+        Raises:
+            FieldError: the database would store something else than a record of this field, or only a row says whose
+                record it has to be.
+        """
+        try:
+            if value.__class__ is not PreparedValue:
+                value = self._prepared(value)
+            if value.__class__ is PreparedValue:
+                if value.record is None:
+                    return self.seal_for(connection.alias, value.payload, value.partition)
+                self.require_lasting(connection.alias, value.record, value.partition)
+                return value.record
+        except AsherahError as exc:
+            raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+        if value is not None:
+            require_records(self, value)
+        return value
+
+    def _prepared(self, value: Any, partition: str | None = None, *, is_new: bool = True) -> Any:
+        """Return ``value`` as a :class:`PreparedValue`; None, prepared values and expressions as they are.
+
+        What could not be opened stays the record that it was found as, in its own row.
+        """
+        if value.__class__ not in _VALUES:  # Most are, and need no further look.
+            if value is None:
+                return None
+            if isinstance(value, _NO_VALUES):
+                return self._expression(value, partition)
+            if value.__class__ is Unreadable:
+                if value.field != self or is_new:
+                    raise EncryptionError("the value could not be opened, so it is not written anywhere else")
+                return PreparedValue(value.raw, partition=partition)
+        try:
+            return PreparedValue(None, self.dump(value), partition)
+        except AsherahError:
+            raise
+        except Exception as exc:
+            reason = type(exc).__name__
+        # Raised here, because the cause's message, arguments and frames may hold the value.
+        raise EncryptionError(f"it can't hold the {type(value).__name__} that was given ({reason})")
+
+    def _as_loaded(self, record: str | bytes, partition: str | None = None) -> PreparedValue:
+        return PreparedValue(record, partition=partition)
+
+    def _expression(self, value: Any, partition: str | None) -> Any:
+        """Return what stands for an expression that was assigned."""
+        return value
+
+    def _leaves_alone(self, add: bool) -> bool:
+        """Tell whether the plain field's ``pre_save`` would return the value as it is."""
+        if getattr(self, "auto_now", False) or (add and getattr(self, "auto_now_add", False)):
+            return False
+        return type(self)._plain_pre_save in _OWN_PRE_SAVE

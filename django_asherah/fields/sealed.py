@@ -1,0 +1,74 @@
+"""Values outside of the application's sight: as they were loaded, and on their way to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self, TypeAlias
+
+from msgspec import Struct
+
+from django_asherah.envelope.keys import CryptoKey
+from django_asherah.envelope.records import KeyMeta
+
+Keys: TypeAlias = Mapping[KeyMeta, CryptoKey]
+
+NO_KEYS: Keys = {}
+"""For a value whose keys were not loaded with it."""
+
+
+class SealedValue(Struct, frozen=True, gc=False, eq=False):
+    """What an instance holds until its attribute is read.
+
+    Attributes:
+        record: what the database holds, as the field's column gives it.
+        keys: the keys that were loaded with it and its neighbours. Neither a pickle nor a copy takes them along.
+    """
+
+    record: str | bytes
+    keys: Keys = NO_KEYS
+
+    def __repr__(self) -> str:
+        return "<SealedValue>"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[str | bytes]]:
+        return SealedValue, (self.record,)
+
+
+class PreparedValue(Struct, gc=False, eq=False):
+    """What ``pre_save`` hands on: a record that is written as it is, or what is yet to be sealed.
+
+    Nothing is sealed before the statement is written, because Django 6 asks a field twice for the value of a new row.
+
+    Attributes:
+        record: the record, if there is one already.
+        payload: what is to be sealed otherwise.
+        partition: the row's, if it is the row that says it.
+    """
+
+    record: str | bytes | None = None
+    payload: bytes = b""
+    partition: str | None = None
+
+    def __repr__(self) -> str:
+        return "<PreparedValue>"
+
+
+class PlacedRecord(Struct, frozen=True, gc=False, eq=False):
+    """A record that goes neither into an instance nor without its row's partition.
+
+    Attributes:
+        record: what the database holds.
+        partition: what the other columns of the same row say.
+    """
+
+    record: str | bytes
+    partition: str
+
+    def __repr__(self) -> str:
+        return "<PlacedRecord>"

@@ -1,0 +1,202 @@
+"""An encrypted column in a query: what a row holds becomes a value only where it doesn't go into an instance.
+
+A column goes into an instance, and stays sealed, where the query selects a model's own columns; in ``values()`` and as an
+annotation it is opened. Either way the keys of many rows are loaded together, in the thread that reads the rows: whoever
+reads an attribute later, in an event loop perhaps, needs neither the database nor a KMS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, lru_cache, reduce
+from itertools import islice
+from operator import itemgetter
+from typing import Any
+
+from django.db.models.expressions import Col, ColPairs
+from django.db.models.sql.compiler import SQLCompiler
+
+from django_asherah.envelope.keynames import one_per_key
+from django_asherah.envelope.records import KeyMeta
+from django_asherah.exceptions import AsherahError, EncryptionError
+from django_asherah.fields.guards import refuse_misuse
+from django_asherah.fields.sealed import NO_KEYS, Keys, PlacedRecord, SealedValue
+from django_asherah.fields.sealing import load_keys
+
+ROWS_AT_ONCE = 100
+"""Rows whose keys are loaded together: as many as Django takes from the database at a time."""
+
+MOST_ROWS_AT_ONCE = 2000
+"""The same, where almost every row has a key of its own."""
+
+
+class EncryptedCol(Col):
+    """An encrypted column in a query. No two queries share one.
+
+    Attributes:
+        keys: the keys of the rows that are being read.
+        is_opened: whether its values go somewhere else than into an instance.
+    """
+
+    target: Any
+    keys: Keys = NO_KEYS
+    is_opened = False
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        """Compile the column.
+
+        Raises:
+            FieldError: the query wants the database to understand what is in it.
+        """
+        refuse_misuse(compiler.query)
+        return super().as_sql(compiler, connection)
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> Any:
+        """Find out where the selected values go, and have their keys loaded with the rows."""
+        query = compiler.query
+        self.is_opened = not query.default_cols or any(self is each for each in query.annotations.values())
+        if not isinstance(compiler, _KeyLoading):
+            compiler.__class__ = _key_loading(compiler.__class__)
+        return super().select_format(compiler, sql, params)
+
+    def get_db_converters(self, connection: Any) -> list[Callable[..., Any]]:
+        """Return what makes of the column's value what the query yields."""
+        if self.is_opened:
+            return super().get_db_converters(connection)
+        return [_seal_off]
+
+
+class _KeyLoading(SQLCompiler):
+    """A compiler that loads the keys of the encrypted columns which it selects."""
+
+    def apply_converters(self, rows: Iterable[Any], converters: Mapping[int, Any]) -> Iterator[Any]:
+        """Convert rows, some at a time.
+
+        Raises:
+            FieldError: a value is wanted whose partition the row says, but the query does not select the columns that
+                say it.
+        """
+        selected = [
+            _Selected(place, column, self._row_partition(column, converters))
+            for place, (_, column) in converters.items()
+            if isinstance(column, EncryptedCol)
+        ]
+        sealed = {each.place for each in selected if not each.column.is_opened}
+        others = {place: each for place, each in converters.items() if place not in sealed}
+        unread, size = iter(rows), ROWS_AT_ONCE
+        while batch := list(map(list, islice(unread, size))):
+            keys = _load_keys(batch, selected)
+            for each in selected:
+                each.take(batch, keys)
+            yield from super().apply_converters(batch, others) if others else batch
+            if len(keys) > size // 2:
+                size = min(2 * size, MOST_ROWS_AT_ONCE)
+
+    def _row_partition(self, column: EncryptedCol, converters: Mapping[int, Any]) -> Callable[[Any], str] | None:
+        """Return what finds a row's partition in a row; None if a column that says it is not selected."""
+        field = column.target
+        places = self._places()
+        found = [places.get((column.alias, each)) for each in field.partition_fields]
+        if not found or None in found:
+            return None
+        sources = [(place, *converters.get(place, ((), None))) for place in found]
+
+        @lru_cache(maxsize=MOST_ROWS_AT_ONCE)
+        def partition_of(*raw: Any) -> str:
+            values = [
+                reduce(lambda value, convert: convert(value, source, self.connection), converts, value)
+                for value, (_, converts, source) in zip(raw, sources, strict=True)
+            ]
+            partition: str = field.partition_of(values)
+            return partition
+
+        pick = itemgetter(*found)
+        return (lambda row: partition_of(pick(row))) if len(found) == 1 else (lambda row: partition_of(*pick(row)))
+
+    def _places(self) -> dict[tuple[str, Any], int]:
+        """Return where in a row each selected column stands: composite columns take several places."""
+        places, place = {}, 0
+        for expression, _, _ in self.select[: self.col_count]:
+            if isinstance(expression, Col):
+                places[expression.alias, expression.target] = place
+            place += len(expression) if isinstance(expression, ColPairs) else 1
+        return places
+
+
+@dataclass(frozen=True, slots=True)
+class _Selected:
+    """An encrypted column in the rows of a query.
+
+    Attributes:
+        place: where in a row it stands.
+        column: the column.
+        partition_of: finds a row's partition; None if the field has its own, or the row does not show it.
+    """
+
+    place: int
+    column: EncryptedCol
+    partition_of: Callable[[Any], str] | None
+
+    def find_keys(self, batch: list[Any]) -> Iterator[KeyMeta | None]:
+        """Yield the keys that the records name, each at least once."""
+        field, place = self.column.target, self.place
+        if field.format.is_binary:
+            for row in batch:
+                if isinstance(row[place], memoryview):
+                    row[place] = bytes(row[place])
+        if self.partition_of is None or not field.format.is_binary:
+            records = [row[place] for row in batch if row[place] is not None]
+            yield from map(field.find_key, one_per_key(records))
+            return
+        for row in batch:
+            with suppress(EncryptionError):
+                yield field.find_key(row[place], self.partition_of(row))
+
+    def take(self, batch: list[Any], keys: Keys) -> None:
+        """Put in the place of each record what the query yields of it, or what a converter makes that of."""
+        place = self.place
+        if not self.column.is_opened:
+            for row in batch:
+                if (record := row[place]) is not None:
+                    row[place] = SealedValue(record, keys)
+            return
+        self.column.keys = keys
+        if self.column.target.template is None:
+            return
+        for row in batch:
+            if row[place] is not None:
+                row[place] = PlacedRecord(row[place], self._partition(row))
+
+    def _partition(self, row: Any) -> str:
+        field = self.column.target
+        if self.partition_of is None:
+            raise field.needs_row()
+        try:
+            return self.partition_of(row)
+        except EncryptionError as exc:
+            raise exc.at(field.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+
+
+def _load_keys(batch: list[Any], selected: Iterable[_Selected]) -> Keys:
+    metas = {meta for each in selected for meta in each.find_keys(batch)}
+    # Whatever is wrong with a key is an error of whoever reads its values, if anybody does.
+    with suppress(AsherahError):
+        return load_keys(metas)
+    return NO_KEYS
+
+
+def _seal_off(value: Any, column: EncryptedCol, connection: Any) -> SealedValue | None:
+    """Return a record that no query was compiled for: of ``raw()``, or of ``RETURNING``."""
+    if value is None:
+        return None
+    record = bytes(value) if isinstance(value, memoryview) else value
+    with suppress(AsherahError):
+        return SealedValue(record, load_keys([column.target.find_key(record)]))
+    return SealedValue(record)
+
+
+@cache
+def _key_loading(compiler: type[SQLCompiler]) -> type[SQLCompiler]:
+    return type(f"KeyLoading{compiler.__name__}", (_KeyLoading, compiler), {})
