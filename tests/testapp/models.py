@@ -116,6 +116,23 @@ class Compact(models.Model):
     plain = EncryptedTextField(null=True)
 
 
+class Clinic(models.Model):
+    """A tenant."""
+
+    name = models.CharField(max_length=100, blank=True)
+
+
+class Patient(models.Model):
+    """Rows of many tenants, each with a key of its own, and one column that all share a key for."""
+
+    clinic = models.ForeignKey(Clinic, models.PROTECT)
+    name = models.CharField(max_length=100, blank=True)
+    ssn = EncryptedTextField(partition="clinic-{clinic_id}", null=True)
+    history = EncryptedJSONField(partition="clinic-{clinic_id}", default=dict)
+    scan = EncryptedBinaryField(partition="clinic-{clinic_id}", record_format="compact", null=True)
+    remark = EncryptedTextField(null=True)
+
+
 class Typed(models.Model):
     """Two columns of every type: one with a default, one that may be NULL."""
 
