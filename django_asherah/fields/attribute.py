@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -18,8 +18,8 @@ from django_asherah.fields.unreadable import Unreadable, is_tolerated
 class EncryptedAttribute(DeferredAttribute):
     """The attribute of an encrypted field.
 
-    An instance's ``__dict__`` holds, under the field's ``attname``, the :class:`SealedValue` that was loaded, or the value
-    once it was read or assigned. Django's deferred loading, pickling and copying look there, and work as they are.
+    Under the field's ``attname``, an instance's ``__dict__`` holds the :class:`SealedValue` that was loaded, or the
+    value once it was read or assigned. Django's deferred loading, pickling and copying look there, and work so.
     """
 
     field: Any
@@ -47,10 +47,12 @@ class EncryptedAttribute(DeferredAttribute):
         """Let the instance hold ``value``."""
         instance.__dict__[self._name] = value
 
-    def fetch_many(self, instances: Sequence[models.Model]) -> None:
+    def fetch_many(self, instances: Iterable[models.Model]) -> None:
         """Load the column for instances whose query has left it out, and open none of it."""
         missing = [each for each in instances if self._name not in each.__dict__ and each.pk is not None]
-        rows = self.field.model._base_manager.using(instances[0]._state.db).only(self._name)
+        if not missing:
+            return
+        rows = self.field.model._base_manager.using(missing[0]._state.db).only(self._name)
         found = rows.in_bulk([each.pk for each in missing])
         for instance in missing:
             if instance.pk in found:
@@ -70,8 +72,8 @@ class EncryptedAttribute(DeferredAttribute):
             raise self._located(exc, instance) from exc.__cause__
         except SynchronousOnlyOperation:
             raise SynchronousOnlyOperation(
-                f"{field.full_name} pk={instance.pk}: its key was not loaded with the row, as for an instance from a pickle "
-                "or a cache: read it in sync_to_async(), or load the row anew"
+                f"{field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from a "
+                "pickle or a cache: read it in sync_to_async(), or load the row anew"
             ) from None
         # Another thread that was quicker has given its value away: there must be one only.
         if instance.__dict__.get(self._name) is sealed:

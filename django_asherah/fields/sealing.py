@@ -36,13 +36,11 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
     allow_plaintext: bool
     format: RecordFormat
 
-    _load_safely: Callable[[bytes], Any]
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # decode_text raises nothing but errors of ours, so there is nothing to translate.
         plain: Any = cls.load
-        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._translated_load  # type: ignore[method-assign]
+        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._load_safely  # type: ignore[method-assign]
 
     def dump(self, value: Any) -> bytes:
         """Return a value that isn't None as the bytes to encrypt.
@@ -202,9 +200,9 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """Return the error for a value whose partition the row says, where no row is known."""
         names = ", ".join(self.template.names) if self.template else ""
         return FieldError(
-            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save instances; "
-            "for many, use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it in "
-            f"values(), values_list() or annotate(), select {names} of the same row beside it, or read instances."
+            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save instances, "
+            "or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it in values(), "
+            f"values_list() or annotate(), select {names} of the same row beside it, or read instances."
         )
 
     def _session(self, partition: str | None) -> Session:
@@ -214,7 +212,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             partition = self.partition
         return engine.get_session(partition)
 
-    def _translated_load(self, payload: bytes) -> Any:
+    def _load_safely(self, payload: bytes) -> Any:
         """Load a payload. An error from elsewhere may hold the value, and is replaced by one of ours."""
         try:
             return self.load(payload)

@@ -1,8 +1,8 @@
 """An encrypted column in a query: what a row holds becomes a value only where it doesn't go into an instance.
 
-A column goes into an instance, and stays sealed, where the query selects a model's own columns; in ``values()`` and as an
-annotation it is opened. Either way the keys of many rows are loaded together, in the thread that reads the rows: whoever
-reads an attribute later, in an event loop perhaps, needs neither the database nor a KMS.
+A column goes into an instance, and stays sealed, where the query selects a model's own columns; in ``values()`` and as
+an annotation it is opened. Either way the keys of many rows are loaded together, in the thread that reads the rows:
+whoever reads an attribute later, in an event loop perhaps, needs neither the database nor a KMS.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class _KeyLoading(SQLCompiler):
         """Return what finds a row's partition in a row; None if a column that says it is not selected."""
         field = column.target
         places = self._places()
-        found = [places.get((column.alias, each)) for each in field.partition_fields]
-        if not found or None in found:
+        found = [places[key] for each in field.partition_fields if (key := (column.alias, each)) in places]
+        if not found or len(found) < len(field.partition_fields):
             return None
         sources = [(place, *converters.get(place, ((), None))) for place in found]
 
