@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from operator import itemgetter
 from typing import cast
 
 from django_asherah.envelope.compact import PREFIX_LENGTH, VERSION
@@ -38,6 +39,9 @@ def one_per_key(records: Sequence[str] | Sequence[bytes]) -> Collection[str | by
 
 
 def _one_per_name(records: Sequence[str]) -> Collection[str]:
+    first_name = itemgetter(slice(_NAME_AT, records[0].find("}", _NAME_AT)))
+    if len(set(map(first_name, records))) == 1 and _NAME.fullmatch(first_name(records[0])):
+        return records[:1]
     names = {record[_NAME_AT : record.find("}", _NAME_AT)]: record for record in records}
     # Another order of the members, or no record: then nobody knows where the name stands.
     return list(names.values()) if all(_NAME.fullmatch(name) for name in names) else records

@@ -37,11 +37,29 @@ class EncryptedAttribute(DeferredAttribute):
         """
         if instance is None:
             return self
+        held = instance.__dict__
         try:
-            value = instance.__dict__[self._name]
+            value = held[self._name]
         except KeyError:
             value = super().__get__(instance, cls)
-        return self._opened(instance, value) if value.__class__ is SealedValue else value
+        if value.__class__ is not SealedValue:
+            return value
+        field = self.field
+        try:
+            opened = field.open_sealed(value, None if field.template is None else loaded_partition(field, instance))
+        except AsherahError as exc:
+            if is_tolerated(instance) and isinstance(exc, DecryptionError | KeyNotFoundError):
+                return Unreadable(field, value.record)
+            raise exc.at(f"{field.full_name} pk={instance.pk}").with_traceback(None)  # noqa: B904 - it is the same error
+        except SynchronousOnlyOperation:
+            raise SynchronousOnlyOperation(
+                f"{field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from a "
+                "pickle or a cache: read it in sync_to_async(), or load the row anew"
+            ) from None
+        if held[self._name] is not value:  # Another thread was quicker: of two values one would be changed in vain.
+            return held[self._name]
+        held[self._name] = opened
+        return opened
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         """Let the instance hold ``value``."""
@@ -57,28 +75,3 @@ class EncryptedAttribute(DeferredAttribute):
         for instance in missing:
             if instance.pk in found:
                 instance.__dict__[self._name] = found[instance.pk].__dict__[self._name]
-
-    def _opened(self, instance: models.Model, sealed: SealedValue) -> Any:
-        """Open what was loaded, and keep the value in its place."""
-        field = self.field
-        try:
-            partition = None if field.template is None else loaded_partition(field, instance)
-            value = field.value_of(sealed.record, partition, sealed.keys)
-        except (DecryptionError, KeyNotFoundError) as exc:
-            if is_tolerated(instance):
-                return Unreadable(field, sealed.record)
-            raise self._located(exc, instance) from exc.__cause__
-        except AsherahError as exc:
-            raise self._located(exc, instance) from exc.__cause__
-        except SynchronousOnlyOperation:
-            raise SynchronousOnlyOperation(
-                f"{field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from a "
-                "pickle or a cache: read it in sync_to_async(), or load the row anew"
-            ) from None
-        # Another thread that was quicker has given its value away: there must be one only.
-        if instance.__dict__.get(self._name) is sealed:
-            instance.__dict__[self._name] = value
-        return instance.__dict__[self._name]
-
-    def _located(self, exc: AsherahError, instance: models.Model) -> AsherahError:
-        return exc.at(f"{self.field.full_name} pk={instance.pk}").with_traceback(None)

@@ -249,6 +249,6 @@ def _refuse_grouping(query: Query) -> None:
     for column in columns:
         if _is_encrypted_column(column):
             raise FieldError(
-                f"{cast(EncryptedField, column.target).full_name} is encrypted: no two of its records are equal, so rows "
-                "can't be grouped by it or made distinct. Do it in Python."
+                f"{column.target.full_name} is encrypted: no two of its records are equal, so rows can't be "
+                "grouped by it or made distinct. Do it in Python."
             )

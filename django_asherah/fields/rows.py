@@ -78,7 +78,7 @@ def open_unread(field: RowField, held: SealedValue, instance: models.Model) -> A
     Raises:
         AsherahError: it can't be opened.
     """
-    value = field.value_of(held.record, loaded_partition(field, instance), held.keys)
+    value = field.value_of(held.record, loaded_partition(field, instance), held.loaded.keys)
     instance.__dict__[field.attname] = value
     return value
 

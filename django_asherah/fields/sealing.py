@@ -20,7 +20,7 @@ from django_asherah.envelope.session import Session
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import GenericField, Get_co, Set_contra
-from django_asherah.fields.sealed import NO_KEYS, Keys, PlacedRecord
+from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord, SealedValue
 from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.utf8 import decode_text, encode_text
 
@@ -136,6 +136,18 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         # The payload gets no name: this is the one frame that an error keeps.
         return self._load_safely(self._session(partition).decrypt(raw, keys))
 
+    def open_sealed(self, sealed: SealedValue, partition: str | None) -> Any:
+        """Return the value of what an instance holds unread.
+
+        Raises:
+            AsherahError: it can't be opened, or seals no value of this field.
+        """
+        loaded = sealed.loaded
+        if loaded.session is None or self.allow_plaintext:
+            return self.value_of(sealed.record, partition, loaded.keys)
+        # value_of() without its calls. The payload gets no name: this is the one frame that an error keeps.
+        return self._load_safely(loaded.session.decrypt(sealed.record, loaded.keys))
+
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return the value that a record seals, where it doesn't go into an instance.
 
@@ -205,6 +217,10 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             f"values_list() or annotate(), select {names} of the same row beside it, or read instances."
         )
 
+    def with_keys(self, keys: Keys) -> Loaded:
+        """Return these keys with the session that opens this field's records by them."""
+        return Loaded(keys, engine.get_session(self.partition) if self.template is None else None)
+
     def _session(self, partition: str | None) -> Session:
         if partition is None:
             if self.template is not None:
@@ -232,4 +248,4 @@ def load_keys(metas: Iterable[KeyMeta | None]) -> Keys:
     Raises:
         MetastoreError: the key table can't be read.
     """
-    return engine.get_factory().load_keys(meta for meta in metas if meta is not None) or {}
+    return engine.get_factory().load_keys(meta for meta in metas if meta is not None)
