@@ -20,7 +20,7 @@ from django_asherah.envelope.session import Session
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import GenericField, Get_co, Set_contra
-from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord, SealedValue
+from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord
 from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.utf8 import decode_text, encode_text
 
@@ -40,7 +40,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         super().__init_subclass__(**kwargs)
         # decode_text raises nothing but errors of ours, so there is nothing to translate.
         plain: Any = cls.load
-        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._load_safely  # type: ignore[method-assign]
+        cls.load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin.load_safely  # type: ignore[method-assign]
 
     def dump(self, value: Any) -> bytes:
         """Return a value that isn't None as the bytes to encrypt.
@@ -134,19 +134,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             FieldError: only a row says the partition.
         """
         # The payload gets no name: this is the one frame that an error keeps.
-        return self._load_safely(self._session(partition).decrypt(raw, keys))
-
-    def open_sealed(self, sealed: SealedValue, partition: str | None) -> Any:
-        """Return the value of what an instance holds unread.
-
-        Raises:
-            AsherahError: it can't be opened, or seals no value of this field.
-        """
-        loaded = sealed.loaded
-        if loaded.session is None or self.allow_plaintext:
-            return self.value_of(sealed.record, partition, loaded.keys)
-        # value_of() without its calls. The payload gets no name: this is the one frame that an error keeps.
-        return self._load_safely(loaded.session.decrypt(sealed.record, loaded.keys))
+        return self.load_safely(self._session(partition).decrypt(raw, keys))
 
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return the value that a record seals, where it doesn't go into an instance.
@@ -218,8 +206,9 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         )
 
     def with_keys(self, keys: Keys) -> Loaded:
-        """Return these keys with the session that opens this field's records by them."""
-        return Loaded(keys, engine.get_session(self.partition) if self.template is None else None)
+        """Return these keys with the session that opens this column by them, if one opens all that may stand there."""
+        opens_all = self.template is None and not self.allow_plaintext
+        return Loaded(keys, engine.get_session(self.partition) if opens_all else None)
 
     def _session(self, partition: str | None) -> Session:
         if partition is None:
@@ -228,7 +217,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             partition = self.partition
         return engine.get_session(partition)
 
-    def _load_safely(self, payload: bytes) -> Any:
+    def load_safely(self, payload: bytes) -> Any:
         """Load a payload. An error from elsewhere may hold the value, and is replaced by one of ours."""
         try:
             return self.load(payload)
