@@ -54,7 +54,8 @@ class EncryptedAttribute(DeferredAttribute):
         except AsherahError as exc:
             if is_tolerated(instance) and isinstance(exc, DecryptionError | KeyNotFoundError):
                 return Unreadable(self.field, value.record)
-            raise exc.at(f"{self.field.full_name} pk={instance.pk}").with_traceback(None)  # noqa: B904 - it is the same error
+            place = f"{self.field.full_name} pk={instance.pk}"
+            raise exc.at(place).with_traceback(None)  # noqa: B904 - it is the same error
         except SynchronousOnlyOperation:
             raise SynchronousOnlyOperation(
                 f"{self.field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from a "

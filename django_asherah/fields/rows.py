@@ -98,7 +98,7 @@ def settle(instance: models.Model) -> None:
         held = now.get(field.attname)
         if held.__class__ is SealedValue and has_moved(field, instance):
             open_unread(field, held, instance)
-    _remember(type(instance), instance)
+    remember(type(instance), instance)
 
 
 def require_whole_move(instance: models.Model, names: Collection[str], alias: str | None) -> None:
@@ -173,9 +173,17 @@ def _is_elsewhere(field: RowField, instance: models.Model, alias: str | None) ->
     return stored is not None and field.partition_of(stored) != current_partition(field, instance)
 
 
-def _remember(
+def remember(
     sender: type[models.Model], instance: models.Model, names: Collection[str] | None = None, **kwargs: Any
 ) -> None:
+    """Take the columns as they are for what was loaded.
+
+    Args:
+        sender: the model.
+        instance: the row.
+        names: which columns, by name or ``attname``; all if None.
+        kwargs: what else Django's signals pass.
+    """
     held, loaded = instance.__dict__, {**_loaded(instance)}
     for column in _partition_columns(sender):
         name = column.attname
@@ -194,13 +202,13 @@ def _before_save(sender: Any, instance: models.Model, raw: bool, using: str, upd
 def _after_save(sender: Any, instance: models.Model, raw: bool, update_fields: Any, **kwargs: Any) -> None:
     if raw:
         restore_rows(instance._state.__dict__.pop("unprepared", ()))
-    _remember(sender, instance, update_fields)
+    remember(sender, instance, update_fields)
 
 
 def watch(sender: Any, **kwargs: Any) -> None:
     """Let the instances of a model remember their row, if it has encrypted fields whose partition the row says."""
     if not sender._meta.abstract and row_fields(sender):
-        post_init.connect(_remember, sender=sender)
+        post_init.connect(remember, sender=sender)
         pre_save.connect(_before_save, sender=sender)
         post_save.connect(_after_save, sender=sender)
 

@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.functional import cached_property
 
 from django_asherah import engine
+from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import Session
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError
@@ -68,17 +69,25 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """
         return self.format.seal(self._session(partition), payload)
 
-    def seal_for(self, alias: str, payload: bytes, partition: str | None = None) -> str | bytes:
+    def seal_for(
+        self, alias: str, payload: bytes, partition: str | None = None, key: CryptoKey | None = None
+    ) -> str | bytes:
         """Return :meth:`seal`'s record, which is to be stored in the database ``alias``.
+
+        Args:
+            alias: the database.
+            payload: what is to be sealed.
+            partition: the row's.
+            key: the partition's newest key, if it was just loaded.
 
         Raises:
             EncryptionError: the record could outlive its key; or as :meth:`seal`.
             FieldError, KMSError, MetastoreError: as :meth:`seal`.
         """
         session = self._session(partition)
-        record = self.format.seal(session, payload)
+        record = self.format.seal(session, payload, key)
         if alias != engine.keys_alias:  # Most often it is, and a call costs more than this.
-            engine.require_committed_key(session.newest_key(), alias)
+            engine.require_committed_key(key or session.newest_key(), alias)
         return record
 
     def require_lasting(self, alias: str, record: str | bytes, partition: str | None = None) -> None:
@@ -200,9 +209,9 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """Return the error for a value whose partition the row says, where no row is known."""
         names = ", ".join(self.template.names) if self.template else ""
         return FieldError(
-            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save instances, "
-            "or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it in values(), "
-            f"values_list() or annotate(), select {names} of the same row beside it, or read instances."
+            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save "
+            "instances, or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it "
+            f"in values(), values_list() or annotate(), select {names} of the same row, too; or read instances."
         )
 
     def with_keys(self, keys: Keys) -> Loaded:
@@ -226,6 +235,16 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         except Exception as exc:
             reason = type(exc).__name__
         raise DecryptionError(f"the record opens, but holds no value of this field ({reason}): another kind wrote it")
+
+
+def load_newest_keys(partitions: Iterable[str | None]) -> dict[str, CryptoKey]:
+    """Return the keys that new writes of these partitions use, loaded or made together.
+
+    Raises:
+        EncryptionError: a partition can't be part of a key id.
+        KMSError, MetastoreError: a key can't be loaded or made.
+    """
+    return engine.get_factory().current_keys(partition for partition in partitions if partition is not None)
 
 
 def load_keys(metas: Iterable[KeyMeta | None]) -> Keys:
