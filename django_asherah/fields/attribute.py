@@ -58,8 +58,8 @@ class EncryptedAttribute(DeferredAttribute):
             raise exc.at(place).with_traceback(None)  # noqa: B904 - it is the same error
         except SynchronousOnlyOperation:
             raise SynchronousOnlyOperation(
-                f"{self.field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from a "
-                "pickle or a cache: read it in sync_to_async(), or load the row anew"
+                f"{self.field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from "
+                "a pickle or a cache: read it in sync_to_async(), or load the row anew"
             ) from None
         if held[name] is not value:  # Another thread was quicker: of two values one would be changed in vain.
             return held[name]

@@ -45,8 +45,8 @@ def check_partition(field: Any) -> list[checks.CheckMessage]:
 
 
 _UNKNOWN = (
-    "Name a column of the same table, such as 'clinic_id'. Of a related row, keep a copy of the column in this table, and "
-    "let save() fill it."
+    "Name a column of the same table, such as 'clinic_id'. Of a related row, keep a copy of the column in this table, "
+    "and let save() fill it."
 )
 
 

@@ -22,7 +22,7 @@ Unprepared: TypeAlias = tuple[models.Model, str, Any]
 """An instance, the name of an attribute, and what the instance held under it."""
 
 _row_fields: WeakKeyDictionary[type[models.Model], tuple[RowField, ...]] = WeakKeyDictionary()
-_columns: WeakKeyDictionary[type[models.Model], tuple[models.Field[Any, Any], ...]] = WeakKeyDictionary()
+_columns: WeakKeyDictionary[type[models.Model], dict[str, str]] = WeakKeyDictionary()
 
 
 def row_fields(model: type[models.Model]) -> tuple[RowField, ...]:
@@ -34,12 +34,13 @@ def row_fields(model: type[models.Model]) -> tuple[RowField, ...]:
         return _row_fields.setdefault(model, tuple(field for field in fields if getattr(field, "template", None)))
 
 
-def _partition_columns(model: type[models.Model]) -> tuple[models.Field[Any, Any], ...]:
+def _partition_columns(model: type[models.Model]) -> dict[str, str]:
+    """Return the columns that say partitions: each field's name by its ``attname``."""
     try:
         return _columns[model]
     except KeyError:
-        columns = dict.fromkeys(column for field in row_fields(model) for column in field.partition_fields)
-        return _columns.setdefault(model, tuple(columns))
+        columns = [column for field in row_fields(model) for column in field.partition_fields]
+        return _columns.setdefault(model, {column.attname: column.name for column in columns})
 
 
 def current_partition(field: RowField, instance: models.Model) -> str | None:
@@ -90,9 +91,7 @@ def settle(instance: models.Model) -> None:
         AsherahError: something unread can't be opened.
     """
     loaded, now = _loaded(instance), instance.__dict__
-    if all(
-        loaded.get(name) == now.get(name) for name in (column.attname for column in _partition_columns(type(instance)))
-    ):
+    if all(loaded.get(name) == now.get(name) for name in _partition_columns(type(instance))):
         return
     for field in row_fields(type(instance)):
         held = now.get(field.attname)
@@ -185,10 +184,9 @@ def remember(
         kwargs: what else Django's signals pass.
     """
     held, loaded = instance.__dict__, {**_loaded(instance)}
-    for column in _partition_columns(sender):
-        name = column.attname
-        if name in held and (names is None or name in names or column.name in names):
-            loaded[name] = held[name]
+    for attname, name in _partition_columns(sender).items():
+        if attname in held and (names is None or attname in names or name in names):
+            loaded[attname] = held[attname]
     instance._state.__dict__["partition_columns"] = loaded
 
 

@@ -7,7 +7,9 @@ value. Whose key that takes is a matter of the partition: the field's own, or th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, cast
 
 from django.core.exceptions import FieldError, ValidationError
 from django.db import models
@@ -165,6 +167,12 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         except AsherahError as exc:
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
 
+    def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
+        """Become a field of a model: a copy of another model's field forgets that model's columns."""
+        self.__dict__.pop("partition_fields", None)
+        self.__dict__.pop("_rendered", None)
+        super().contribute_to_class(cls, name, private_only)
+
     @cached_property
     def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
         """The columns that say the row's partition, in the template's order.
@@ -186,13 +194,22 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """
         if self.template is None:
             return None
-        try:
-            given = [field.to_python(value) for field, value in zip(self.partition_fields, values, strict=True)]
-        except ValidationError:
-            given = None
-        if given is None:
-            raise EncryptionError(f"its partition {self.partition!r} needs columns whose values are none of theirs")
-        return self.template.render(given)
+        with suppress(TypeError):
+            return self._rendered(*values)
+        raise EncryptionError(f"its partition {self.partition!r} needs columns whose values can't be those of columns")
+
+    @cached_property
+    def _rendered(self) -> Callable[..., str]:
+        template, columns = cast(PartitionTemplate, self.template), self.partition_fields
+
+        # Values that are equal have the same text, as each column makes them its own type first.
+        @lru_cache(maxsize=4096)
+        def rendered(*values: Any) -> str:
+            with suppress(ValidationError):
+                return template.render([column.to_python(each) for column, each in zip(columns, values, strict=True)])
+            raise EncryptionError(f"its partition {template.text!r} needs columns whose values are none of theirs")
+
+        return rendered
 
     @property
     def full_name(self) -> str:
