@@ -167,11 +167,11 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         except AsherahError as exc:
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
 
-    def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
+    def contribute_to_class(self, cls: type[models.Model], name: str, **kwargs: Any) -> None:  # type: ignore[override]
         """Become a field of a model: a copy of another model's field forgets that model's columns."""
         self.__dict__.pop("partition_fields", None)
         self.__dict__.pop("_rendered", None)
-        super().contribute_to_class(cls, name, private_only)
+        super().contribute_to_class(cls, name, **kwargs)
 
     @cached_property
     def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
