@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -34,7 +35,7 @@ class EncryptedStorage(Storage):
         base_url: what ``url()`` puts before a name: the URL of a view of yours that serves the decrypted files.
 
     Raises:
-        ValueError: the function is a lambda, or inside of another one, so that migrations can't import it.
+        ValueError: the function is a lambda, inside of another one, or an object's method: migrations can't import it.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class EncryptedStorage(Storage):
         partition: str | Callable[[str], str] | None = None,
         base_url: str | None = None,
     ) -> None:
-        if "<" in getattr(partition, "__qualname__", ""):
+        if callable(partition) and not _is_importable(partition):
             raise ValueError(
                 f"EncryptedStorage can't take {_name_of(partition)} as its partition, since migrations can't import it: "
                 "give a function that a module defines at its top level"
@@ -185,6 +186,11 @@ class EncryptedStorage(Storage):
     def generate_filename(self, filename: str | PathLike[str]) -> str:
         """Return a name from ``upload_to`` and the upload's own."""
         return self.storage.generate_filename(filename)
+
+
+def _is_importable(function: Any) -> bool:
+    is_of_an_object = inspect.ismethod(function) and not inspect.isclass(function.__self__)
+    return not is_of_an_object and "<" not in getattr(function, "__qualname__", "")
 
 
 def _name_of(function: Any) -> str:
