@@ -44,6 +44,7 @@ def worker() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow  # Stopping the worker takes four seconds.
 @pytest.mark.usefixtures("worker")
 class TestWorker:
     def test_tasks_retries_and_chains_run_under_the_guard_of_their_sender(self) -> None:
