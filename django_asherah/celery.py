@@ -9,7 +9,7 @@ from celery import current_task, signals
 from django_asherah.guard import allowed_partitions, partition_guard
 
 HEADER = "asherah_partition_guard"
-"""The message header that lists the partitions. Its name is a contract: messages wait in queues through a deployment."""
+"""The message header that lists the partitions. Its name stays: messages wait in queues through a deployment."""
 
 _ENTERED = "_asherah_entered_guard"
 
@@ -17,9 +17,9 @@ _ENTERED = "_asherah_entered_guard"
 def carry_partition_guard() -> None:
     """From now on, run each task under the partition guard that it was sent under; without one if there was none.
 
-    Call it once, in processes that send tasks and in workers alike: where the Celery app is made. A retry runs under its
-    task's own guard, and a callback or the next task of a chain under that of the task before it. An eager task is a
-    call like any other.
+    Call it once, in processes that send tasks and in workers alike: where the Celery app is made. A retry runs under
+    its task's own guard, and a callback or the next task of a chain under that of the task before it. An eager task is
+    a call like any other.
     """
     signals.before_task_publish.connect(_send_guard, dispatch_uid="django_asherah.celery")
     signals.task_prerun.connect(_enter_guard, dispatch_uid="django_asherah.celery")

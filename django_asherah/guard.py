@@ -1,7 +1,7 @@
 """A guard over partitions: while it is active, a session of any other one is refused, whatever a row says.
 
-It finds the query that lacks its tenant filter. It is never the source of a partition: a field's own option, or its row,
-says whose key to use, and outside a guard nothing changes.
+It finds the query that lacks its tenant filter. It is never the source of a partition: a field's own option, or its
+row, says whose key to use, and outside a guard nothing changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class partition_guard:  # noqa: N801 - it reads as part of a `with` statement
     """Allow these partitions alone: a ``with`` block, or a decorator of functions and ``async`` functions.
 
     It holds for the code of this thread or task, for what that awaits, and for what ``sync_to_async`` and
-    ``async_to_sync`` call; a thread started by hand has no guard. A generator must not ``yield`` inside of one: the guard
+    ``async_to_sync`` call; a thread started by hand has no guard. A generator must not ``yield`` inside of one, which
     would hold for whoever iterates.
 
     Args:
@@ -32,7 +32,7 @@ class partition_guard:  # noqa: N801 - it reads as part of a `with` statement
 
     Raises:
         TypeError: one is not a str, or what is decorated is a generator.
-        PartitionMismatchError: raised on entering. It is inside another guard, and allows more: an inner guard may only narrow.
+        PartitionMismatchError: raised on entering. It allows more than the guard around it, and may only narrow it.
         RuntimeError: raised on entering. It is active already: each ``with`` takes a guard of its own.
     """
 
@@ -59,10 +59,11 @@ class partition_guard:  # noqa: N801 - it reads as part of a `with` statement
         allowed_partitions.reset(cast("Token[frozenset[str] | None]", token))
 
     def __call__(self, function: F) -> F:
+        """Return the function with a guard around each call."""
         if isgeneratorfunction(function) or isasyncgenfunction(function):
             raise TypeError(
-                f"{function.__qualname__} is a generator, which runs while others iterate: put `with partition_guard(…)` "
-                "inside, around what does not yield"
+                f"{function.__qualname__} is a generator, which runs while others iterate: "
+                "put `with partition_guard(…)` inside, around what does not yield"
             )
 
         @wraps(function)

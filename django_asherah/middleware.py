@@ -21,9 +21,9 @@ _END = object()
 class PartitionGuardMiddleware:
     """Runs the view, and what a streaming response yields, under a guard of the request's partitions.
 
-    Which ones these are says the function that ``ASHERAH["PARTITION_GUARD"]`` names. It takes the request, may be
-    ``async``, and returns a partition, several, or None for no guard. What it raises is the request's own failure: no view
-    is called. If it uses ``request.user``, this stands after ``AuthenticationMiddleware``.
+    The function that ``ASHERAH["PARTITION_GUARD"]`` names says which ones these are. It takes the request, may be
+    ``async``, and returns a partition, several, or None for no guard. What it raises is the request's own failure: no
+    view is called. If it uses ``request.user``, this must come after ``AuthenticationMiddleware``.
 
     Raises:
         ImproperlyConfigured: there is no such function, or, for a request, it returned something else.
@@ -36,31 +36,29 @@ class PartitionGuardMiddleware:
         self._get_response = get_response
         self._path = get_settings().partition_guard
         self._function = find_function(self._path)
-        if iscoroutinefunction(get_response):
+        self._awaits_function = iscoroutinefunction(self._function)
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Return the response, or in an async stack what to await."""
-        if iscoroutinefunction(self):
+        if self._is_async:
             return self._respond_async(request)
-        returned = async_to_sync(self._function)(request) if self._is_async else self._function(request)
+        returned = async_to_sync(self._function)(request) if self._awaits_function else self._function(request)
         partitions = self._partitions(returned)
         with _guard(partitions):
             response: HttpResponseBase = self._get_response(request)
         return _with_guarded_stream(response, partitions)
 
     async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
-        if self._is_async:
+        if self._awaits_function:
             partitions = self._partitions(await self._function(request))
         else:  # In the thread of the database, since it may look up the user.
             partitions = await sync_to_async(lambda: self._partitions(self._function(request)))()
         with _guard(partitions):
             response: HttpResponseBase = await self._get_response(request)
         return _with_guarded_stream(response, partitions)
-
-    @property
-    def _is_async(self) -> bool:
-        return iscoroutinefunction(self._function)
 
     def _partitions(self, returned: Any) -> tuple[str, ...] | None:
         if returned is None:
@@ -70,8 +68,8 @@ class PartitionGuardMiddleware:
             partition_guard(*partitions)
         except TypeError as exc:
             raise ImproperlyConfigured(
-                f"ASHERAH['PARTITION_GUARD'], {self._path}, returned a {type(returned).__name__} ({exc}): it must return a "
-                "partition, several of them, or None"
+                f"ASHERAH['PARTITION_GUARD'], {self._path}, returned a {type(returned).__name__} ({exc}): "
+                "it must return a partition, several of them, or None"
             ) from None
         return partitions
 

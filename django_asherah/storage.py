@@ -29,9 +29,9 @@ class EncryptedStorage(Storage):
 
     Args:
         storage: where the encrypted files go: an alias in ``STORAGES``, or a storage.
-        partition: whose intermediate key seals the files' keys; ``ASHERAH["PARTITION"]`` if None. Or a function of a module,
-            which takes a file's name and returns its partition: the same for the name that a file is saved under as for
-            the one that it gets.
+        partition: whose intermediate key seals the files' keys; ``ASHERAH["PARTITION"]`` if None. Or a function of a
+            module, which takes a file's name and returns its partition: the same for the name to save under as for the
+            one that the file gets.
         base_url: what ``url()`` puts before a name: the URL of a view of yours that serves the decrypted files.
 
     Raises:
@@ -46,8 +46,8 @@ class EncryptedStorage(Storage):
     ) -> None:
         if callable(partition) and not _is_importable(partition):
             raise ValueError(
-                f"EncryptedStorage can't take {_name_of(partition)} as its partition, since migrations can't import it: "
-                "give a function that a module defines at its top level"
+                f"EncryptedStorage can't take {_name_of(partition)} as its partition, since migrations can't import "
+                "it: give a function that a module defines at its top level"
             )
         self._storage = storage
         self.partition = partition
@@ -82,8 +82,8 @@ class EncryptedStorage(Storage):
         """Save a file encrypted, and return its actual name.
 
         Raises:
-            EncryptionError: it has no partition; its key could be rolled back, and the file would stay; or the name that it
-                gets is in another partition than the one that was asked for. No file stays.
+            EncryptionError: it has no partition; its key could be rolled back, and the file would stay; or the name
+                that it gets is in another partition than the one that was asked for. No file stays.
             PartitionMismatchError: a ``partition_guard`` is active that does not allow its partition.
             KMSError, MetastoreError: there is no key.
         """
@@ -130,7 +130,8 @@ class EncryptedStorage(Storage):
         # None would be ASHERAH["PARTITION"], which nobody chose.
         if not isinstance(partition, str):
             raise EncryptionError(
-                f"{_name_of(self.partition)} returned a {type(partition).__name__} for it, and must return its partition, a str"
+                f"{_name_of(self.partition)} returned {partition.__class__.__name__} for it: "
+                "it must return the file's partition, a str"
             )
         return partition
 
@@ -138,9 +139,9 @@ class EncryptedStorage(Storage):
         found = self._partition_of(saved)
         if found != partition:
             raise EncryptionError(
-                f"the storage chose this name, for which {_name_of(self.partition)} returns partition {found!r}, and not "
-                f"{partition!r} as for the name that was asked for: let it look at a part of the name that the storage "
-                "keeps, such as its first folder. The file was deleted"
+                f"the storage chose this name, for which {_name_of(self.partition)} returns partition {found!r}, and "
+                f"not {partition!r} as for the name that was asked for: let it look at a part of the name that the "
+                "storage keeps, such as its first folder. The file was deleted"
             )
 
     def _seal(self, content: Any, partition: str | None) -> Iterator[bytes]:

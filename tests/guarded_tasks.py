@@ -13,7 +13,7 @@ from celery import Celery, chain, group
 from django_asherah.celery import carry_partition_guard
 from django_asherah.guard import allowed_partitions, partition_guard
 
-app = Celery("guarded", broker=os.environ.get("TEST_BROKER_URL", "memory://"), set_as_current=False)
+app = Celery("guarded", broker=os.environ.get("TEST_BROKER_URL", "memory://"), set_as_current=False, fixups=set())
 app.conf.update(
     result_backend="rpc://" if "TEST_BROKER_URL" in os.environ else "cache+memory://",
     task_default_queue=os.environ.get("TEST_QUEUE", "guarded"),

@@ -122,7 +122,10 @@ class TestPartitionGuard:
         [
             ("", "is not set, and PartitionGuardMiddleware needs it."),
             ("tests.nowhere.clinic_of", "is 'tests.nowhere.clinic_of', which can't be imported: No module named"),
-            ("tests.test_middleware.nobody", "which can't be imported: Module \"tests.test_middleware\" does not define"),
+            (
+                "tests.test_middleware.nobody",
+                'which can\'t be imported: Module "tests.test_middleware" does not define',
+            ),
             ("tests.settings.ASHERAH", "is 'tests.settings.ASHERAH', which is no function, but a dict."),
         ],
     )

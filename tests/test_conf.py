@@ -230,7 +230,11 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
         ["ASHERAH['KEY_CACHE_SIZE'] is 0", "whole number above 0"],
     ),
     "a cache for True keys": ({**STATIC, "KEY_CACHE_SIZE": True}, "asherah.E015", ["is True"]),
-    "a guard that is a function": ({**STATIC, "PARTITION_GUARD": len}, "asherah.E017", ["ASHERAH['PARTITION_GUARD'] is"]),
+    "a guard that is a function": (
+        {**STATIC, "PARTITION_GUARD": len},
+        "asherah.E017",
+        ["ASHERAH['PARTITION_GUARD'] is"],
+    ),
     "a guard without a module": (
         {**STATIC, "PARTITION_GUARD": "partitions_of"},
         "asherah.E017",

@@ -182,7 +182,9 @@ def test_a_view_that_forgot_its_tenant_filter_is_found(settings: Settings) -> No
     with_function(settings, BOTH[0])
     Note.objects.create(body="secret")
     assert Client().get("/notes?clinic=default").content == b"secret"
-    with pytest.raises(PartitionMismatchError, match=r"^testapp\.Note\.body: partition 'default' is outside the active"):
+    with pytest.raises(
+        PartitionMismatchError, match=r"^testapp\.Note\.body: partition 'default' is outside the active"
+    ):
         Client().get("/notes?clinic=clinic-7")
 
 
@@ -201,6 +203,7 @@ class TestStreams:
         seen = [(part.decode(), active()) for part in response.streaming_content]
         assert seen == [("0:clinic-7;", "-"), ("1:clinic-7;", "-")]
 
+    @pytest.mark.django_db  # The end of a response closes connections.
     def test_a_file_is_read_under_it_and_closed_once_when_it_breaks(self, middleware: Any) -> None:
         file: Any = Failing()
         response = middleware(FileResponse(file))

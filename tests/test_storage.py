@@ -508,9 +508,9 @@ class TestPartitionOfAName:
     @pytest.mark.parametrize(
         ("returned", "reason"),
         [
-            (None, r"tests\.test_storage\.answer returned a NoneType for it, and must return its partition, a str"),
-            (7, r"tests\.test_storage\.answer returned a int for it, and must return its partition, a str"),
-            (b"clinic-7", r"tests\.test_storage\.answer returned a bytes"),
+            (None, r"tests\.test_storage\.answer returned NoneType for it: it must return the file's partition, a str"),
+            (7, r"tests\.test_storage\.answer returned int for it: it must return the file's partition, a str"),
+            (b"clinic-7", r"tests\.test_storage\.answer returned bytes"),
             ("", "a partition must not be empty"),
             ("a\0b", "a partition must not hold NUL"),
             ("\ud800", "a partition must not hold NUL or lone surrogates"),
@@ -549,7 +549,9 @@ class TestPartitionOfAName:
         storage = EncryptedStorage(Twice(), partition=clinic_of)
         assert content(storage, storage.save("clinic-7/x", ContentFile(b"secret"))) == b"secret"
 
-    @pytest.mark.parametrize("function", [clinic_of, Clinics.of, partial(clinic_of)], ids=["function", "class", "partial"])
+    @pytest.mark.parametrize(
+        "function", [clinic_of, Clinics.of, partial(clinic_of)], ids=["function", "class", "partial"]
+    )
     def test_goes_into_migrations(self, function: Any) -> None:
         field = models.FileField(storage=EncryptedStorage("files", partition=function))
         text, imports = MigrationWriter.serialize(field.deconstruct()[3]["storage"])
@@ -566,7 +568,9 @@ class TestPartitionOfAName:
             (inside, "TestPartitionOfAName.test_refuses_what_no_migration_can_import.<locals>.inside"),
             (Clinics().mine, "Clinics.mine"),
         ):
-            with pytest.raises(ValueError, match=rf"can't take tests\.test_storage\.{re.escape(name)} as its partition"):
+            with pytest.raises(
+                ValueError, match=rf"can't take tests\.test_storage\.{re.escape(name)} as its partition"
+            ):
                 EncryptedStorage("files", partition=function)
 
 
