@@ -40,8 +40,8 @@ def _send_guard(headers: dict[str, Any], **kwargs: Any) -> None:
 
 def _enter_guard(task: Any, **kwargs: Any) -> None:
     partitions = task.request.get(HEADER)
-    if partitions is None or task.request.is_eager:
-        return
+    if partitions is None:
+        return  # An eager task, too: it is already inside of the guard around its call.
     # Celery logs what a receiver raises, and runs the task: what can't be read must be a guard that allows nothing.
     is_right = isinstance(partitions, list) and all(isinstance(partition, str) for partition in partitions)
     guard = partition_guard(*partitions if is_right else ())

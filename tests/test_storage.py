@@ -663,3 +663,12 @@ class TestTransactions:
                 raise ZeroDivisionError
             engine.reset()
             assert content(storage, "x") == b"x"
+
+    @pytest.mark.skipif(VENDOR != "sqlite", reason="only SQLite makes keys inside of the transaction")
+    def test_no_file_outlives_the_key_of_its_own_partition(self, inner: InMemoryStorage) -> None:
+        storage = EncryptedStorage(inner, partition=clinic_of)
+        with override_settings(ASHERAH=as_asherah(METASTORE="database")):
+            engine.get_session().encrypt(b"the key of another partition is committed")
+            with transaction.atomic(), pytest.raises(EncryptionError, match=r"^file 'clinic-7/x': key .*_IK_clinic-7_"):
+                storage.save("clinic-7/x", ContentFile(b"x"))
+        assert not inner.exists("clinic-7/x")
