@@ -92,10 +92,12 @@ class EncryptedStorage(Storage):
         # Not the content itself with another read(): FileSystemStorage moves an upload's temporary file as it is.
         name = name or content.name
         partition = at_file(str(name), lambda: self._partition_of(name))
+        if callable(self.partition):  # Before anything is written: it may take the place of another file.
+            self._require_partition(self.get_available_name(str(name), max_length), partition)
         sealed: Any = at_file(str(name), lambda: SealingReader(lambda: self._seal(content, partition)))
         saved = self.storage.save(name, File(sealed, name), max_length=max_length)
         try:
-            at_file(saved, lambda: self._require_partition(saved, partition))
+            self._require_partition(saved, partition)
         except BaseException:
             self.storage.delete(saved)  # It would never open.
             raise
@@ -135,13 +137,14 @@ class EncryptedStorage(Storage):
             )
         return partition
 
-    def _require_partition(self, saved: str, partition: str | None) -> None:
-        found = self._partition_of(saved)
+    def _require_partition(self, name: str, partition: str | None) -> None:
+        """Refuse a name that the storage has chosen unless it is in the partition of the name that was asked for."""
+        found = at_file(name, lambda: self._partition_of(name))
         if found != partition:
             raise EncryptionError(
-                f"the storage chose this name, for which {_name_of(self.partition)} returns partition {found!r}, and "
+                f"file {name!r}: the storage chose this name, for which {_name_of(self.partition)} returns partition {found!r}, and "
                 f"not {partition!r} as for the name that was asked for: let it look at a part of the name that the "
-                "storage keeps, such as its first folder. The file was deleted"
+                "storage keeps, such as its first folder"
             )
 
     def _seal(self, content: Any, partition: str | None) -> Iterator[bytes]:

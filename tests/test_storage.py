@@ -475,11 +475,40 @@ class TestPartitionOfAName:
         with pytest.raises(
             EncryptionError,
             match=r"^file 'a_\w+\.pdf': the storage chose this name, for which tests\.test_storage\.whole_name returns "
-            r"partition 'a_\w+', and not 'a' as for the name that was asked for: .* The file was deleted$",
+            r"partition 'a_\w+', and not 'a' as for the name that was asked for: let it look at a part of the name that the storage keeps",
         ):
             storage.save("a.pdf", ContentFile(b"second"))
         assert inner.listdir("")[1] == ["a.pdf"]
         assert content(storage, "a.pdf") == b"first"
+
+    def test_a_file_that_would_have_been_overwritten_stays_when_the_name_is_refused(self) -> None:
+        class Overwriting(InMemoryStorage):
+            def get_available_name(self, name: str, max_length: int | None = None) -> str:
+                return "clinic-8/x"
+
+            def _save(self, name: str, content: Any) -> str:
+                self.delete(name)
+                return super()._save(name, content)  # type: ignore[misc, no-any-return]
+
+        storage = EncryptedStorage(Overwriting(), partition=clinic_of)
+        storage.save("clinic-8/x", ContentFile(b"theirs"))
+        with pytest.raises(EncryptionError, match=r"^file 'clinic-8/x': the storage chose this name"):
+            storage.save("clinic-7/x", ContentFile(b"ours"))
+        assert content(storage, "clinic-8/x") == b"theirs"
+
+    @pytest.mark.parametrize(("name", "error"), [("clinic-8/x", EncryptionError), ("unknown", KeyError)])
+    def test_a_name_that_changes_while_the_file_is_written_is_refused_and_leaves_no_file(
+        self, name: str, error: type[Exception]
+    ) -> None:
+        class Racing(InMemoryStorage):
+            def _save(self, _: str, content: Any) -> str:
+                return super()._save(name, content)  # type: ignore[misc, no-any-return]
+
+        ANSWERS.update({"clinic-7/x": "clinic-7", "clinic-8/x": "clinic-8"})
+        storage = EncryptedStorage(Racing(), partition=answer)
+        with pytest.raises(error):
+            storage.save("clinic-7/x", ContentFile(b"x"))
+        assert not storage.exists(name)
 
     def test_a_storage_that_spells_names_in_its_own_way(self) -> None:
         class Spelling(InMemoryStorage):
