@@ -142,9 +142,9 @@ class EncryptedStorage(Storage):
         found = at_file(name, lambda: self._partition_of(name))
         if found != partition:
             raise EncryptionError(
-                f"file {name!r}: the storage chose this name, for which {_name_of(self.partition)} returns partition {found!r}, and "
-                f"not {partition!r} as for the name that was asked for: let it look at a part of the name that the "
-                "storage keeps, such as its first folder"
+                f"file {name!r}: the storage chose this name, for which {_name_of(self.partition)} returns partition "
+                f"{found!r}, and not {partition!r} as for the name that was asked for: let it look at a part of the "
+                "name that the storage keeps, such as its first folder"
             )
 
     def _seal(self, content: Any, partition: str | None) -> Iterator[bytes]:

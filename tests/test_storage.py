@@ -475,7 +475,7 @@ class TestPartitionOfAName:
         with pytest.raises(
             EncryptionError,
             match=r"^file 'a_\w+\.pdf': the storage chose this name, for which tests\.test_storage\.whole_name returns "
-            r"partition 'a_\w+', and not 'a' as for the name that was asked for: let it look at a part of the name that the storage keeps",
+            r"partition 'a_\w+', and not 'a' as for the name that was asked for: let it look at a part of the name",
         ):
             storage.save("a.pdf", ContentFile(b"second"))
         assert inner.listdir("")[1] == ["a.pdf"]
@@ -625,6 +625,13 @@ class TestS3:
         with storage.open(name) as file:
             assert file.seek(length // 2) == length // 2
             assert file.read(10) == data[length // 2 :][:10]
+
+    def test_a_partition_for_each_name(self, storage: EncryptedStorage) -> None:
+        storage = EncryptedStorage(storage.storage, partition=clinic_of)
+        assert content(storage, storage.save("clinic-7/x.pdf", ContentFile(b"secret"))) == b"secret"
+        with pytest.raises(EncryptionError, match=r"^file 'clinic-7/x\.pdf': the storage chose this name"):
+            storage.save("./clinic-7/x.pdf", ContentFile(b"other"))
+        assert content(storage, "clinic-7/x.pdf") == b"secret"
 
     def test_what_was_changed_in_the_bucket_is_refused(self, storage: EncryptedStorage) -> None:
         name = storage.save("x.pdf", ContentFile(b"secret"))
