@@ -77,12 +77,12 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
         payload = self.from_plaintext(raw) if self.is_plaintext(raw) else self.open(raw, partition)
         return self.seal(payload, partition)
 
-    def _as_loaded(self, record: str | bytes, partition: str | None = None) -> PreparedValue:
+    def _as_loaded(self, record: str | bytes, partition: str | None, origin: str | None) -> PreparedValue:
         """Return what is written of a value that was not read: a plain one is sealed at last."""
         if self.is_plaintext(record):
             with suppress(InvalidRecordError):  # What is no value of this field stays for somebody to look at.
                 return PreparedValue(payload=self.from_plaintext(record), partition=partition)
-        return super()._as_loaded(record, partition)
+        return super()._as_loaded(record, partition, origin)
 
     def load_plaintext(self, raw: str | bytes) -> Any:
         """Return the value of a column value that is not encrypted yet.
