@@ -99,7 +99,7 @@ def _against_plain(found: Mapping[str, Any], name: str) -> str:
 def _rows(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Rows that are looked at, and rows that are not"
     yield (
-        "Every row of a table with one and with five encrypted columns of 100 bytes. *Not looked at*: no value is read, "
+        "Every row of tables with one and five encrypted columns of 100 bytes. *Not looked at*: no value is read, "
         "against the same bytes in a plain column. *All read*: every value is, against this package as it was before "
         "values were opened lazily. *One changed*: each row is loaded, one column is changed, and the row is saved; "
         "against the same."
