@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 
@@ -60,6 +60,23 @@ class Metastore(Protocol):
 
         True where it is committed. False where it may be the caller's own transaction that wrote it, which may
         yet roll back, or where that can't be told.
+        """
+
+
+@runtime_checkable
+class StoresMany(Protocol):
+    """A metastore that deals with many keys at once; one without these methods is asked for one after the other.
+
+    Both raise what the methods of :class:`Metastore` raise.
+    """
+
+    def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
+        """Return, by id, the record with the greatest creation time of each of these key ids that has any."""
+
+    def store_many(self, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+        """Insert those of these records whose (key id, creation time) is free, and return which those were.
+
+        What is returned is stored for certain, as :meth:`Metastore.store` has it. If the storage fails, some may be.
         """
 
 

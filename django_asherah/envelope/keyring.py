@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from django_asherah.envelope.aead import KEY_LENGTH, wipe
 from django_asherah.envelope.cache import KeyCache
@@ -35,7 +35,10 @@ logger = logging.getLogger("django_asherah")
 RETRY_AFTER = 60.0
 """Seconds for which a key that was due for its revoke check is trusted when its record can't be read."""
 
-_CREATE_ATTEMPTS = 10
+CREATE_ATTEMPTS = 10
+"""How often a key is made that another retires at once, before that is an error."""
+
+Sealer: TypeAlias = Callable[[bytearray, int], EnvelopeKeyRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +105,6 @@ class KeyRing(ABC):
             finally:
                 lock.release()
 
-    def load_many(self, metas: Iterable[KeyMeta]) -> None:
-        """Load the keys that are not cached yet, with as few calls of the metastore as it allows.
-
-        A key that isn't there or can't be opened is passed over: :meth:`exact` says why.
-
-        Raises:
-            MetastoreError: the metastore can't be read.
-        """
-        now = self._clock()
-        missing = [meta for meta in dict.fromkeys(metas) if not self._is_cached(meta, now)]
-        if not missing:
-            return
-        for meta in missing:
-            self._notify(CacheMissed(meta.key_id))
-        for meta, record in self._openable(self._metastore.load_many(missing)).items():
-            with suppress(AsherahError), self._notify.held(), self.cache.loading(meta.key_id):
-                if not self._is_cached(meta, now):
-                    self._open_or_reuse(meta, record, now)
-
-    def _is_cached(self, meta: KeyMeta, now: float) -> bool:
-        key = self.cache.get(meta)
-        return key is not None and key.is_trusted(now)
-
-    def _openable(self, records: dict[KeyMeta, EnvelopeKeyRecord]) -> dict[KeyMeta, EnvelopeKeyRecord]:
-        """Return those of these records that are worth an attempt."""
-        return records
-
     def rotate(self, key_id: str) -> CryptoKey:
         """Make a new key now, whatever the age of the latest, and let new writes use it.
 
@@ -154,8 +130,8 @@ class KeyRing(ABC):
         """Return the raw key that ``record`` holds."""
 
     @abstractmethod
-    def _seal(self, raw: bytearray, created: int) -> EnvelopeKeyRecord:
-        """Return the record that holds ``raw``."""
+    def _sealer(self) -> Sealer:
+        """Return what makes of a raw key and its creation time the record that holds it: all under the same parent."""
 
     def validity(self, key: CryptoKey) -> tuple[float, float]:
         """Return until when ``key`` takes new writes, and from when that must be looked at again."""
@@ -261,35 +237,60 @@ class KeyRing(ABC):
 
     def _create(self, key_id: str, newest: EnvelopeKeyRecord | None, now: float) -> CryptoKey:
         """Make and store a key that is newer than ``newest``; whoever's record is stored first is the key."""
-        created = self._policy.created_at(now)
-        for _ in range(_CREATE_ATTEMPTS):
-            if newest is not None:
-                # One second later than the newest, whether that was revoked in its own minute or made by a fast clock.
-                created = max(created, newest.created + 1)
-            key = self._store_new(KeyMeta(key_id, created), now)
+        for _ in range(CREATE_ATTEMPTS):
+            meta = self._next_meta(key_id, newest, now)
+            key = self._store_new(meta, now)
             if key is not None:
                 return key
             newest = self._metastore.load_latest(key_id)
-            if newest is None:
-                raise MetastoreError(f"the metastore refused key {key_id} created {created}, yet holds none of this id")
-            key = self._valid_latest(key_id, newest, now)
+            key = self._valid_latest(key_id, standing(meta, newest), now)
             if key is not None:
                 return key
-        raise EncryptionError(
-            f"no valid key {key_id} could be stored in {_CREATE_ATTEMPTS} attempts: others keep retiring it"
-        )
+        raise never_valid(key_id)
+
+    def _next_meta(self, key_id: str, newest: EnvelopeKeyRecord | None, now: float) -> KeyMeta:
+        """Return the name of a key made now, to be newer than ``newest``."""
+        created = self._policy.created_at(now)
+        if newest is not None:
+            # One second later than the newest, whether that was revoked in its own minute or made by a fast clock.
+            created = max(created, newest.created + 1)
+        return KeyMeta(key_id, created)
 
     def _store_new(self, meta: KeyMeta, now: float) -> CryptoKey | None:
         """Make a key and store it, unless another's record is there already."""
         raw = bytearray(self._random(KEY_LENGTH))
         try:
-            record = self._seal(raw, meta.created)
+            record = self._sealer()(raw, meta.created)
             if not self._metastore.store(meta.key_id, record):
                 return None
             key = self._cache_opened(meta, record, raw)
         finally:
             wipe(raw)
+        return self._begin_use(key, now)
+
+    def _begin_use(self, key: CryptoKey, now: float) -> CryptoKey:
+        """Let new writes use a key that this ring has just stored, and tell of it."""
         self._schedule_check(key, now)
         self._refresh_validity(key, now)
-        self._notify(KeyCreated(meta))
+        self._notify(KeyCreated(key.meta))
         return key
+
+
+def standing(meta: KeyMeta, newest: EnvelopeKeyRecord | None) -> EnvelopeKeyRecord:
+    """Return the newest record of an id, of which there must be one: the metastore has just refused key ``meta``.
+
+    Raises:
+        MetastoreError: there is none.
+    """
+    if newest is None:
+        raise MetastoreError(
+            f"the metastore refused key {meta.key_id} created {meta.created}, yet holds none of this id"
+        )
+    return newest
+
+
+def never_valid(key_id: str) -> EncryptionError:
+    """Return the error for an id of which no key stays valid."""
+    return EncryptionError(
+        f"no valid key {key_id} could be stored in {CREATE_ATTEMPTS} attempts: others keep retiring it"
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from django_asherah.envelope.batches import BatchKeyRing
 from django_asherah.envelope.interfaces import KeyManagementService
-from django_asherah.envelope.keyring import Collaborators, KeyRing
+from django_asherah.envelope.keyring import Collaborators, Sealer
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, KeyNotFoundError
 
 
-class SystemKeys(KeyRing):
+class SystemKeys(BatchKeyRing):
     """System keys, wrapped by the KMS."""
 
     def __init__(self, collaborators: Collaborators, kms: KeyManagementService) -> None:
@@ -23,11 +24,11 @@ class SystemKeys(KeyRing):
             exc.at(f"system key {meta}")
             raise
 
-    def _seal(self, raw: bytearray, created: int) -> EnvelopeKeyRecord:
-        return EnvelopeKeyRecord(created=created, key=self._kms.encrypt_key(raw))
+    def _sealer(self) -> Sealer:
+        return lambda raw, created: EnvelopeKeyRecord(created=created, key=self._kms.encrypt_key(raw))
 
 
-class IntermediateKeys(KeyRing):
+class IntermediateKeys(BatchKeyRing):
     """Intermediate keys, one per partition, sealed by system keys."""
 
     # A system key that can't be opened is never replaced so: its KMS may be back in a minute.
@@ -46,15 +47,17 @@ class IntermediateKeys(KeyRing):
             exc.at(f"intermediate key {meta}")
             raise
 
-    def _seal(self, raw: bytearray, created: int) -> EnvelopeKeyRecord:
-        system_key = self._system_keys.current(self._system_key_id)
-        return EnvelopeKeyRecord(created=created, key=system_key.cipher.seal(raw), parent_key_meta=system_key.meta)
+    def _sealer(self) -> Sealer:
+        parent = self._system_keys.current(self._system_key_id)
+        return lambda raw, created: EnvelopeKeyRecord(
+            created=created, key=parent.cipher.seal(raw), parent_key_meta=parent.meta
+        )
 
     def _openable(self, records: dict[KeyMeta, EnvelopeKeyRecord]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         parents = {meta: parent for meta, record in records.items() if (parent := record.parent_key_meta)}
-        self._system_keys.load_many(parents.values())
+        opened = self._system_keys.load_many(parents.values())
         # A KMS that is down was asked once per system key, and is not asked again for each of its children.
-        return {meta: records[meta] for meta, parent in parents.items() if self._system_keys.cache.get(parent)}
+        return {meta: records[meta] for meta, parent in parents.items() if parent in opened}
 
     def validity(self, key: CryptoKey) -> tuple[float, float]:
         """Return the same as for any key, and never more than its parent has."""

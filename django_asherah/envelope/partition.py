@@ -30,6 +30,9 @@ class KeyKind(StrEnum):
         return _PREFIXES[self]
 
 
+_MOST_SHOWN = 40
+"""Characters of a bad partition that an error shows."""
+
 _PREFIXES = {KeyKind.SYSTEM: "_SK_", KeyKind.INTERMEDIATE: "_IK_"}
 
 
@@ -89,7 +92,7 @@ class Partition:
         key_id = intermediate_key_id(self.partition_id, system_id)
         if len(key_id) > MAX_KEY_ID_LENGTH:
             raise EncryptionError(
-                f"partition of {len(self.partition_id)} characters makes a key id of {len(key_id)} characters; "
+                f"partition {_shown(self.partition_id)} of {len(self.partition_id)} characters makes a key id of {len(key_id)} characters; "
                 f"the key table holds {MAX_KEY_ID_LENGTH}: choose a shorter partition"
             )
         object.__setattr__(self, "intermediate_key_id", key_id)
@@ -106,4 +109,10 @@ def _check_partition_id(partition_id: str) -> None:
     if not partition_id:
         raise EncryptionError("a partition must not be empty")
     if "\0" in partition_id or any("\ud800" <= char <= "\udfff" for char in partition_id):
-        raise EncryptionError("a partition must not hold NUL or lone surrogates: no database can store them")
+        raise EncryptionError(
+            f"a partition must not hold NUL or lone surrogates, as {_shown(partition_id)} does: no database can store them"
+        )
+
+
+def _shown(partition_id: str) -> str:
+    return repr(partition_id if len(partition_id) <= _MOST_SHOWN else f"{partition_id[:_MOST_SHOWN]}…")

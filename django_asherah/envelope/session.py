@@ -262,33 +262,34 @@ class SessionFactory:
         """
         session = self.sessions.get(partition_id)
         if session is None:
-            partition = Partition(partition_id, self.service, self.product, self.key_suffix)
-            session = self._session_type(partition, self.intermediate_keys, self.clock)
+            session = self._session_type(self._partition(partition_id), self.intermediate_keys, self.clock)
             if len(self.sessions) < self._most_sessions:
                 self.sessions[partition_id] = session
         return session
 
     def load_keys(self, metas: Iterable[KeyMeta]) -> dict[KeyMeta, CryptoKey]:
-        """Load the intermediate keys that are not cached yet, and their system keys, with a few queries.
+        """Return those of these intermediate keys that open, loaded together, be they more than the cache holds.
 
-        Without it each is loaded when its first record is opened, with one query per key. So are those that the cache
-        has no room for, and those that can't be opened now.
+        A key that can't be loaded is passed over, and not asked for again here for ten seconds: its records say why.
 
         Raises:
-            MetastoreError: the metastore can't be read.
+            MetastoreError: the metastore can't be read, and a key that is not cached was wanted.
         """
-        metas = list(metas)
-        self.intermediate_keys.load_many(metas)
-        return {meta: key for meta in metas if (key := self.intermediate_keys.cache.get(meta)) is not None}
+        return self.intermediate_keys.load_many(metas)
 
     def current_keys(self, partition_ids: Iterable[str]) -> dict[str, CryptoKey]:
-        """Return the keys that new writes of these partitions use.
+        """Return the keys that new writes of these partitions use, loaded and made together, however many they are.
 
         Raises:
-            EncryptionError: a partition can't be part of a key id.
-            KMSError, MetastoreError: a key can't be loaded or made.
+            EncryptionError: a partition can't be part of a key id; nothing was made.
+            KMSError, MetastoreError: a key is not cached, and can't be loaded or made.
         """
-        return {partition_id: self.get_session(partition_id).newest_key() for partition_id in partition_ids}
+        key_ids = {name: self._partition(name).intermediate_key_id for name in dict.fromkeys(partition_ids)}
+        keys = self.intermediate_keys.current_many(key_ids.values())
+        return {name: keys[key_id] for name, key_id in key_ids.items()}
+
+    def _partition(self, partition_id: str) -> Partition:
+        return Partition(partition_id, self.service, self.product, self.key_suffix)
 
     def clear(self) -> None:
         """Forget every opened key; the next use loads it again."""

@@ -6,38 +6,37 @@ columns that every official SDK knows are touched, so a table that an SDK's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from django.db import Error as DatabaseFailure
-from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, encode_key
+from django_asherah.envelope.parts import parts_of
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.database_rows import DatabaseRows
-from django_asherah.metastores.sql import (
-    INSERT,
-    IS_KEY,
-    created_literal,
-    failures_translated,
-    private_connection,
-    record_text,
+from django_asherah.metastores.inserts import insert_free
+from django_asherah.metastores.selects import (
+    Row,
+    select_latest,
+    select_latest_of_many,
+    select_many,
+    select_one,
 )
+from django_asherah.metastores.sql import failures_translated, private_connection
 
 T = TypeVar("T")
 Work = Callable[[BaseDatabaseWrapper], T]
-Row = tuple[str | bytes]
-
-LOAD = f"SELECT {{record}} FROM encryption_key WHERE {IS_KEY}"
-LOAD_MANY = "SELECT id, {record} FROM encryption_key WHERE {conditions}"
-LOAD_LATEST = "SELECT {record} FROM encryption_key WHERE id = %s ORDER BY created DESC LIMIT 1"
 
 KEYS_PER_QUERY = 400
 """Keys that one query asks for: SQLite may take 999 parameters, and a key is two of them."""
+
+KEYS_PER_INSERT = 300
+"""Keys that one statement stores: there, a key is three parameters."""
 
 
 class DatabaseMetastore(DatabaseRows):
@@ -51,36 +50,42 @@ class DatabaseMetastore(DatabaseRows):
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""
-        return self._record(self._read(lambda connection: _select_one(connection, meta)), str(meta))
+        return self._record(self._read(partial(select_one, meta=meta)), str(meta))
 
     def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         """Return the records of those of these keys that there are, with one query for each 400."""
-        starts = range(0, len(metas), KEYS_PER_QUERY)
-        parts = [metas[start : start + KEYS_PER_QUERY] for start in starts]
-        rows = [row for part in parts for row in self._read(partial(_select_many, metas=part))]
         found: dict[KeyMeta, EnvelopeKeyRecord] = {}
-        for key_id, text in rows:
-            with suppress(InvalidRecordError):
-                record = decode_key(text)
-                found[KeyMeta(key_id, record.created)] = record
+        for part in parts_of(metas, KEYS_PER_QUERY):
+            found |= self._read(partial(select_many, metas=part))
         return found
 
     def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
         """Return the record with the greatest creation time of this key id, or None."""
-        row = self._read(lambda connection: _select(connection, LOAD_LATEST, [key_id]))
-        return self._record(row, f"{key_id} (latest)")
+        return self._record(self._read(partial(select_latest, key_id=key_id)), f"{key_id} (latest)")
+
+    def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
+        """Return the record with the greatest creation time of each of these ids, with one query for each 400."""
+        found: dict[str, EnvelopeKeyRecord] = {}
+        for part in parts_of(key_ids, KEYS_PER_QUERY):
+            for row in self._read(partial(select_latest_of_many, key_ids=part)):
+                found[row[0]] = self._decode(row, f"{row[0]} (latest)")
+        return found
 
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Insert ``record`` if its (key id, creation time) is free."""
-        meta, text = KeyMeta(key_id, record.created), encode_key(record)
+        return bool(self.store_many({KeyMeta(key_id, record.created): record}))
+
+    def store_many(self, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+        """Insert those of these records whose (key id, creation time) is free, with one statement for each 300."""
+        # In one order, whoever stores them: or two that store the same keys would wait for each other.
+        ordered = [(meta, records[meta]) for meta in sorted(records, key=_name)]
+        parts = [dict(part) for part in parts_of(ordered, KEYS_PER_INSERT)]
         with failures_translated(self.alias):
             shared = connections[self.alias]
             if shared.vendor == "sqlite":
-                return self._store_in_callers_transaction(shared, meta, text)
+                return self._store_in_callers_transaction(shared, parts)
             with private_connection(shared) as private:
-                return (
-                    _insert_on_mysql(private, meta, text) if private.vendor == "mysql" else _insert(private, meta, text)
-                )
+                return _insert_all(private, parts)
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Tell whether ``record`` is committed; False where only the caller's transaction may have it."""
@@ -88,29 +93,32 @@ class DatabaseMetastore(DatabaseRows):
             shared = connections[self.alias]
             if shared.vendor != "sqlite" or not _in_transaction(shared):
                 return True
-            if cast(Any, shared).is_in_memory_db() or _Stored(meta) in (hook[1] for hook in shared.run_on_commit):
+            if cast(Any, shared).is_in_memory_db() or _was_stored_by(shared, meta):
                 return False
             return not _in_transaction(shared) or self._others_see(shared, meta, record)
 
-    def _store_in_callers_transaction(self, shared: BaseDatabaseWrapper, meta: KeyMeta, text: str) -> bool:
-        stored = _insert(shared, meta, text)
+    def _store_in_callers_transaction(
+        self, shared: BaseDatabaseWrapper, parts: list[dict[KeyMeta, EnvelopeKeyRecord]]
+    ) -> set[KeyMeta]:
+        stored = _insert_all(shared, parts)
         if stored and shared.in_atomic_block:
-            transaction.on_commit(_Stored(meta), using=self.alias)
+            transaction.on_commit(_Stored(frozenset(stored)), using=self.alias)
         return stored
 
     def _others_see(self, shared: BaseDatabaseWrapper, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         try:
             with private_connection(shared) as private:
-                row = _select_one(private, meta)
+                row = select_one(private, meta)
         except DatabaseFailure:  # Most likely the caller's own lock on the file.
             return False
-        return row is not None and self._record(row, str(meta)) == record
+        return row is not None and self._decode(row, str(meta)) == record
 
     def _record(self, row: Row | None, name: str) -> EnvelopeKeyRecord | None:
-        if row is None:
-            return None
+        return None if row is None else self._decode(row, name)
+
+    def _decode(self, row: Row, name: str) -> EnvelopeKeyRecord:
         try:
-            return decode_key(row[0])
+            return decode_key(row[1])
         except InvalidRecordError as exc:
             exc.at(f"key {name} in database {self.alias!r}")
             raise
@@ -131,59 +139,29 @@ class DatabaseMetastore(DatabaseRows):
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Stands among a transaction's commit hooks as long as the row that it has stored may be rolled back.
+    """Stands among a transaction's commit hooks as long as the rows that it has stored may be rolled back.
 
-    It only spares a second look at the file: without it, nobody else would see the row either.
+    It only spares a second look at the file: without it, nobody else would see the rows either.
     """
 
-    meta: KeyMeta
+    metas: frozenset[KeyMeta]
 
     def __call__(self) -> None:
         """Do nothing."""
 
 
-def _select_one(connection: BaseDatabaseWrapper, meta: KeyMeta) -> Row | None:
-    return _select(connection, LOAD, _parameters(connection, meta))
+def _was_stored_by(shared: BaseDatabaseWrapper, meta: KeyMeta) -> bool:
+    """Tell whether the transaction that is open has stored this key."""
+    hooks = (hook[1] for hook in shared.run_on_commit)
+    return any(isinstance(hook, _Stored) and meta in hook.metas for hook in hooks)
 
 
-def _select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> list[tuple[str, str | bytes]]:
-    # No row values: MariaDB would not look them up by the primary key.
-    statement = LOAD_MANY.format(record=record_text(connection.vendor), conditions=" OR ".join([IS_KEY] * len(metas)))
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [part for meta in metas for part in _parameters(connection, meta)])
-        rows: list[tuple[str, str | bytes]] = cursor.fetchall()
-        return rows
+def _name(meta: KeyMeta) -> tuple[str, int]:
+    return meta.key_id, meta.created
 
 
-def _parameters(connection: BaseDatabaseWrapper, meta: KeyMeta) -> list[str]:
-    return [meta.key_id, created_literal(connection, meta.created)]
-
-
-def _select(connection: BaseDatabaseWrapper, statement: str, parameters: list[str]) -> Row | None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement.format(record=record_text(connection.vendor)), parameters)
-        row: Row | None = cursor.fetchone()
-        return row
-
-
-def _insert(connection: BaseDatabaseWrapper, meta: KeyMeta, text: str) -> bool:
-    with connection.cursor() as cursor:
-        parameters = [*_parameters(connection, meta), text]
-        # No exception for a duplicate: it would mark the caller's transaction as failed.
-        cursor.execute(f"{INSERT} ON CONFLICT (id, created) DO NOTHING", parameters)
-        return bool(cursor.rowcount)
-
-
-def _insert_on_mysql(connection: BaseDatabaseWrapper, meta: KeyMeta, text: str) -> bool:
-    # INSERT IGNORE would turn every other error into a warning and store what it cut off.
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(INSERT, [*_parameters(connection, meta), text])
-    except IntegrityError:
-        if _select_one(connection, meta) is None:
-            raise
-        return False
-    return True
+def _insert_all(connection: BaseDatabaseWrapper, parts: list[dict[KeyMeta, EnvelopeKeyRecord]]) -> set[KeyMeta]:
+    return {meta for part in parts for meta in insert_free(connection, part)}
 
 
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:

@@ -7,20 +7,28 @@ Source: ``go/appencryption/plugins/aws-v2/dynamodb/metastore`` of godaddy/ashera
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from django_asherah.botoclient import BotoClient
+from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.key_table import KeyRow
 
 KEYS_PER_REQUEST = 100
-"""Keys that one ``BatchGetItem`` may ask for."""
+"""Keys that one ``BatchGetItem`` may ask for, and one ``TransactWriteItems`` put."""
+
+CALLS_AT_ONCE = 8
+"""Less than the ten connections that botocore keeps open."""
+
+_REFUSALS = ("ConditionalCheckFailedException", "TransactionCanceledException")
 
 
 class DynamoDBMetastore:
@@ -79,28 +87,56 @@ class DynamoDBMetastore:
 
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Put ``record`` if its (key id, creation time) is free."""
-        item = {**_key(KeyMeta(key_id, record.created)), "KeyRecord": {"M": _members(record)}}
         try:
-            self._call("put_item", Item=item, ConditionExpression="attribute_not_exists(Id)")
+            self._ask("put_item", **self._put(key_id, record))
         except _AnotherStandsThere:
             return False
         return True
+
+    def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
+        """Return the record with the greatest creation time of each of these ids, with one call each, eight at a time.
+
+        DynamoDB can't be asked for the newest of several keys at once.
+        """
+        with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            found = dict(zip(key_ids, pool.map(self.load_latest, key_ids), strict=True))
+        return {key_id: record for key_id, record in found.items() if record is not None}
+
+    def store_many(self, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+        """Put those of these records whose place is free, with one call for each 100."""
+        return {
+            meta for part in parts_of(records.items(), KEYS_PER_REQUEST) for meta in self._store_together(dict(part))
+        }
+
+    def _store_together(self, records: dict[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+        # BatchWriteItem knows no conditions, and would put a new record over another's.
+        puts = [{"Put": self._put(meta.key_id, record)} for meta, record in records.items()]
+        try:
+            self._ask("transact_write_items", TransactItems=puts)
+        except _AnotherStandsThere:
+            return {meta for meta, record in records.items() if self.store(meta.key_id, record)}
+        return set(records)
+
+    def _put(self, key_id: str, record: EnvelopeKeyRecord) -> dict[str, Any]:
+        return {
+            "TableName": self.table_name,
+            "Item": {**_key(KeyMeta(key_id, record.created)), "KeyRecord": {"M": _members(record)}},
+            "ConditionExpression": "attribute_not_exists(Id)",
+        }
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Return True: nothing here hangs on a transaction."""
         return True
 
     def scan(self) -> Iterator[KeyRow]:
-        """Yield every row: by id, each id's newest first.
+        """Yield every row, in constant memory: each id's newest first, the ids in an order of DynamoDB's own.
 
-        DynamoDB scans in an order of its own. So the names of all keys are read first, and held, and then the records.
+        It stores the items of one hash key together, in the order of their range key, and scans them as they are
+        stored. So only one id's items are ever held.
         """
-        named = [item for page in self._pages("scan", ProjectionExpression="Id, Created") for item in page["Items"]]
-        named.sort(key=lambda item: (item["Id"]["S"], -float(item["Created"]["N"])))
-        for start in range(0, len(named), KEYS_PER_REQUEST):
-            keys = named[start : start + KEYS_PER_REQUEST]
-            found = {_name(item): item for item in self._items(keys)}
-            yield from (_row(found[_name(key)]) for key in keys if _name(key) in found)
+        items = (item for page in self._pages("scan") for item in page["Items"])
+        for _, same in groupby(items, key=lambda item: item["Id"]["S"]):
+            yield from map(_row, sorted(same, key=_created, reverse=True))
 
     def versions(self, key_id: str) -> Iterator[KeyRow]:
         """Yield every row of one key id, the newest first."""
@@ -188,7 +224,7 @@ class DynamoDBMetastore:
         try:
             return getattr(self._client.get(), method)(**parameters)
         except ClientError as exc:
-            if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
+            if exc.response.get("Error", {}).get("Code") in _REFUSALS:
                 raise _AnotherStandsThere from None
             raise self._failure(exc) from exc
         except BotoCoreError as exc:
@@ -222,8 +258,8 @@ def _members(record: EnvelopeKeyRecord) -> dict[str, Any]:
     return members
 
 
-def _name(item: Any) -> tuple[str, str]:
-    return item["Id"]["S"], item["Created"]["N"]
+def _created(item: Any) -> float:
+    return float(item["Created"]["N"])
 
 
 def _row(item: Any) -> KeyRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
@@ -35,6 +35,23 @@ class MemoryMetastore:
         meta = KeyMeta(key_id, record.created)
         with self._lock:
             return self.records.setdefault(meta, record) is record
+
+    def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
+        """Return the record with the greatest creation time of each of these key ids that has any."""
+        wanted, found = set(key_ids), dict[str, EnvelopeKeyRecord]()
+        with self._lock:
+            for meta, record in self.records.items():
+                key_id = meta.key_id
+                if key_id in wanted and (key_id not in found or found[key_id].created < meta.created):
+                    found[key_id] = record
+        return found
+
+    def store_many(self, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+        """Insert those of these records whose (key id, creation time) is free; return which those were."""
+        with self._lock:
+            free = {meta: record for meta, record in records.items() if meta not in self.records}
+            self.records.update(free)
+            return set(free)
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Return True: nothing here is ever rolled back."""

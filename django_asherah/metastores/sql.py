@@ -20,7 +20,8 @@ from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import MetastoreError
 
 IS_KEY = "(id = %s AND created = %s)"
-INSERT = "INSERT INTO encryption_key (id, created, key_record) VALUES (%s, %s, %s)"
+ROW = "(%s, %s, %s)"
+INSERT = f"INSERT INTO encryption_key (id, created, key_record) VALUES {ROW}"
 
 # How long PostgreSQL waits for a lock, unless a limit is set: the caller's own transaction may hold it, and then the
 # wait would never end.

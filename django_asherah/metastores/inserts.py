@@ -1,0 +1,71 @@
+"""Insert rows into the key table where their places are free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.db import IntegrityError, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
+from django_asherah.metastores.selects import select_many
+from django_asherah.metastores.sql import INSERT, ROW, created_literal
+
+_DEADLOCK = 1213
+_ATTEMPTS = 10
+
+
+def insert_free(connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+    """Insert those of these records whose (key id, creation time) is free; return which those were.
+
+    No more than 300: a row is three parameters, of which SQLite may take 999.
+    """
+    return (_insert_on_mysql if connection.vendor == "mysql" else _insert)(connection, records)
+
+
+def _insert(connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+    # No exception for a duplicate: it would mark the caller's transaction as failed.
+    if _send(connection, records, " ON CONFLICT (id, created) DO NOTHING") == len(records):
+        return set(records)
+    # A record is sealed with a nonce of its own: no two writers' are equal.
+    standing = select_many(connection, list(records))
+    return {meta for meta, record in records.items() if standing.get(meta) == record}
+
+
+def _insert_on_mysql(connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+    # INSERT IGNORE would turn every other error into a warning and store what it cut off. ON DUPLICATE KEY UPDATE needs
+    # the right to update, which whoever only makes keys need not have.
+    try:
+        _send_despite_deadlocks(connection, records)
+    except IntegrityError:
+        if len(records) > 1:
+            return {meta for each in records.items() for meta in _insert_on_mysql(connection, dict([each]))}
+        if not select_many(connection, list(records)):
+            raise
+        return set()
+    return set(records)
+
+
+def _send_despite_deadlocks(
+    connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord], attempts: int = _ATTEMPTS
+) -> None:
+    # InnoDB locks the gaps beside a duplicate, too, so that two writers may meet however well they keep to one order.
+    # It has undone the statement of the one that it chose.
+    try:
+        _send(connection, records)
+    except OperationalError as exc:
+        if exc.args[0] != _DEADLOCK or attempts == 1:
+            raise
+        _send_despite_deadlocks(connection, records, attempts - 1)
+
+
+def _send(
+    connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord], on_conflict: str = ""
+) -> int:
+    """Send one statement; return how many rows it has stored."""
+    parameters: list[str] = []
+    for meta, record in records.items():
+        parameters += (meta.key_id, created_literal(connection, meta.created), encode_key(record))
+    with connection.cursor() as cursor:
+        cursor.execute(", ".join([INSERT, *[ROW] * (len(records) - 1)]) + on_conflict, parameters)
+        return int(cursor.rowcount)
