@@ -111,7 +111,9 @@ class TestJSON:
 
     @pytest.mark.parametrize("value", ["", "x", '{"a"', "NaN,"])
     def test_what_is_neither_is_an_error_that_does_not_show_it(self, value: str) -> None:
-        with pytest.raises(InvalidRecordError, match=r"testapp\.Document\.doc pk=\d+: it is neither a record nor") as caught:
+        with pytest.raises(
+            InvalidRecordError, match=r"testapp\.Document\.doc pk=\d+: it is neither a record nor"
+        ) as caught:
             self.read(value)
         assert caught.value.__context__ is None
 

@@ -103,7 +103,9 @@ def test_the_error_is_precise_and_names_model_and_field(case: str, model: Any) -
 def test_another_field_types_record_is_an_error() -> None:
     note, document = Note.objects.create(body="not JSON"), Document.objects.create(doc=1)
     set_raw(document, "doc", raw(note, "body"))
-    with pytest.raises(DecryptionError, match=r"testapp\.Document\.doc pk=\d+: the record opens, but holds no JSON") as caught:
+    with pytest.raises(
+        DecryptionError, match=r"testapp\.Document\.doc pk=\d+: the record opens, but holds no JSON"
+    ) as caught:
         read_again(document, "doc")
     assert caught.value.__context__ is None
 

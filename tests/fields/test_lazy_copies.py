@@ -147,7 +147,9 @@ def test_annotations_and_values_are_pickled_as_they_are() -> None:
 
 @pytest.fixture(params=["locmem", "filebased"])
 def cache(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> Any:
-    backend = f"django.core.cache.backends.{request.param}.{'LocMemCache' if request.param == 'locmem' else 'FileBasedCache'}"
+    backend = (
+        f"django.core.cache.backends.{request.param}.{'LocMemCache' if request.param == 'locmem' else 'FileBasedCache'}"
+    )
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
     return caches["default"]
 
@@ -157,10 +159,14 @@ def contents(cache: Any) -> list[bytes]:
     if hasattr(cache, "_cache"):
         return list(cache._cache.values())
     # Behind the pickled time at which it expires.
-    return [zlib.decompress(path.read_bytes()[path.read_bytes().index(b".") + 1 :]) for path in Path(cache._dir).iterdir()]
+    return [
+        zlib.decompress(path.read_bytes()[path.read_bytes().index(b".") + 1 :]) for path in Path(cache._dir).iterdir()
+    ]
 
 
-@pytest.mark.parametrize("make", ["loaded", "a document", "compact", "of two tables", "with a related one", "a queryset"])
+@pytest.mark.parametrize(
+    "make", ["loaded", "a document", "compact", "of two tables", "with a related one", "a queryset"]
+)
 def test_a_cache_of_what_was_not_read_holds_no_value_and_what_it_gives_opens(make: str, cache: Any) -> None:
     cache.set("key", UNREAD[make]())
     (content,) = contents(cache)
@@ -170,7 +176,10 @@ def test_a_cache_of_what_was_not_read_holds_no_value_and_what_it_gives_opens(mak
     (row,) = found if hasattr(found := cache.get("key"), "model") else [found]
     opened = [getattr(row, name) for name in list(vars(row)) if is_sealed(row, name)]
     assert opened
-    assert all(CANARY in (value, *(value if isinstance(value, list) else ()), *getattr(value, "values", tuple)()) for value in opened)
+    assert all(
+        CANARY in (value, *(value if isinstance(value, list) else ()), *getattr(value, "values", tuple)())
+        for value in opened
+    )
 
 
 @pytest.mark.parametrize("make", [name for name in UNREAD if name not in ("a list", "a queryset")])

@@ -56,11 +56,16 @@ def key_queries(work: Callable[[], Any]) -> int:
     return len([sql for sql in queries(work) if "encryption_key" in sql])
 
 
-def make_rotated_notes() -> None:
+def rotate_intermediate() -> None:
+    """Let new values have an intermediate key of their own, under the same system key."""
+    engine.get_factory().intermediate_keys.rotate("_IK_default_suite_tests")
+
+
+def make_rotated_notes(rotate: Callable[[], Any] = lifecycle.rotate) -> None:
     """Store rows under as many intermediate and system keys as there are rows, and leave none of the keys cached."""
     for place in range(KEYS):
         Note.objects.create(title=f"title {place}", body=f"text {place}", other_body=f"other {place}")
-        lifecycle.rotate()
+        rotate()
     engine.get_factory().clear()
 
 
