@@ -69,9 +69,9 @@ async def _only_one(rows: Any) -> Any:
 
 
 LOADS: dict[str, Callable[[], Awaitable[Note]]] = {
-    "aget": lambda: Note.objects.aget(),
-    "afirst": lambda: Note.objects.afirst(),  # type: ignore[dict-item, return-value]
-    "alast": lambda: Note.objects.alast(),  # type: ignore[dict-item, return-value]
+    "aget": Note.objects.aget,
+    "afirst": Note.objects.afirst,
+    "alast": Note.objects.alast,
     "alatest": lambda: Note.objects.alatest("pk"),
     "aearliest": lambda: Note.objects.aearliest("pk"),
     "async for": lambda: _only_one(Note.objects.all()),

@@ -34,7 +34,7 @@ STATIC_KEY = "c0ffee00" * 8
 
 @pytest.fixture(autouse=True)
 def _rows(settings: Settings) -> None:
-    settings.ASHERAH = as_asherah(KMS_OPTIONS={"key": STATIC_KEY})
+    settings.ASHERAH = as_asherah(SERVICE="copies", KMS_OPTIONS={"key": STATIC_KEY})  # Servers keep keys.
     note = Note.objects.create(title="t", body=CANARY, other_body=CANARY)
     Visit.objects.create(note=note, remark=CANARY)
     Document.objects.create(doc={"text": CANARY}, encoded=[CANARY])
@@ -61,10 +61,10 @@ def _saved() -> Note:
 
 
 UNREAD: dict[str, Any] = {
-    "loaded": lambda: Note.objects.get(),
-    "a document": lambda: Document.objects.get(),
-    "compact": lambda: Compact.objects.get(),
-    "of two tables": lambda: Child.objects.get(),
+    "loaded": Note.objects.get,
+    "a document": Document.objects.get,
+    "compact": Compact.objects.get,
+    "of two tables": Child.objects.get,
     "with a related one": lambda: Visit.objects.select_related("note").get(),
     "with prefetched ones": lambda: Note.objects.prefetch_related("visits").get(),
     "of a raw query": lambda: Note.objects.raw("SELECT * FROM testapp_note")[0],
@@ -75,16 +75,11 @@ UNREAD: dict[str, Any] = {
     "deep-copied": lambda: copy.deepcopy(Note.objects.get()),
     "unpickled": lambda: pickle.loads(pickle.dumps(Note.objects.get())),
     "a list": lambda: list(Note.objects.all()),
-    "a queryset": lambda: Note.objects.all(),
+    "a queryset": Note.objects.all,
     "refreshed": _refreshed,
 }
-MAKES = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xfail(strict=True, reason="refresh_from_db() opens what it copies") if name == "refreshed" else [],
-    )
-    for name in UNREAD
-]  # fmt: skip
+OPENED = pytest.mark.xfail(strict=True, reason="refresh_from_db() opens what it copies")
+MAKES = [pytest.param(name, marks=OPENED if name == "refreshed" else []) for name in UNREAD]
 
 
 def nothing_in(blob: bytes | str) -> bool:
@@ -106,9 +101,9 @@ def test_a_repr_of_what_was_not_read_holds_no_value(make: str) -> None:
 
 def _fail(*held: Any) -> HttpResponse:
     """Return the debug page of a view that fails while it holds these."""
+    state = [vars(each) for each in held if hasattr(each, "_meta")]
     try:
-        state = [vars(each) for each in held if hasattr(each, "_meta")]
-        raise RuntimeError(f"the view fails with {len(state)} instances")
+        raise RuntimeError(f"the view fails with {len(state)} instances")  # noqa: TRY301 - a frame to show
     except RuntimeError:
         return technical_500_response(RequestFactory().get("/"), *sys.exc_info())
 
@@ -130,7 +125,6 @@ def test_a_debug_page_shows_what_was_read_and_the_frame_holds(settings: Settings
 
 
 def test_a_pickle_of_what_was_read_holds_its_value_and_no_other() -> None:
-    row = Compact.objects.get()
     Compact.objects.update(body="another-text-for-a-pickle")
     row = Compact.objects.get()
     assert row.body == "another-text-for-a-pickle"
@@ -158,10 +152,12 @@ def contents(cache: Any) -> list[bytes]:
     """Return what a cache holds, as the bytes that it pickled."""
     if hasattr(cache, "_cache"):
         return list(cache._cache.values())
-    # Behind the pickled time at which it expires.
-    return [
-        zlib.decompress(path.read_bytes()[path.read_bytes().index(b".") + 1 :]) for path in Path(cache._dir).iterdir()
-    ]
+    found = []
+    for path in Path(cache._dir).iterdir():
+        with path.open("rb") as file:
+            pickle.load(file)  # The time at which it expires.
+            found.append(zlib.decompress(file.read()))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -194,11 +190,11 @@ def test_an_unpickled_instance_opens_in_another_state_of_the_process(make: str) 
 
 
 def test_an_unpickled_instance_is_saved_with_the_same_record() -> None:
-    (before,) = Note.objects.values_list(Note._meta.get_field("body").raw_value())  # type: ignore[attr-defined]
+    (before,) = Note.objects.values_list(Note._meta.get_field("body").raw_value())
     pickled = pickle.dumps(Note.objects.get())
     engine.reset()
     pickle.loads(pickled).save()
-    assert list(Note.objects.values_list(Note._meta.get_field("body").raw_value())) == [before]  # type: ignore[attr-defined]
+    assert list(Note.objects.values_list(Note._meta.get_field("body").raw_value())) == [before]
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda note: pickle.loads(pickle.dumps(note))])

@@ -1,4 +1,4 @@
-"""Django 6.1's fetch modes: what opens a value is no fetch, and a column that is fetched for many is opened where it is read."""
+"""Django 6.1's fetch modes: opening a value is no fetch, and what is fetched for many is opened where it is read."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import connection, models
 from django.test.utils import CaptureQueriesContext
@@ -19,7 +19,7 @@ KEYS = 6
 class CountedSession(Session):
     """Counts its calls by name."""
 
-    calls: Counter[str] = Counter()
+    calls: ClassVar[Counter[str]] = Counter()
 
     def encrypt(self, payload: bytes) -> str:
         self.calls["seal"] += 1
