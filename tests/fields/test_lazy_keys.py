@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from django.db.models import F, QuerySet, Subquery
+from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from django_asherah import engine, lifecycle
 from tests.fields.watching import KEYS, key_queries, make_rotated_notes, queries
@@ -78,6 +79,23 @@ class TestTogether:
         rows: list[Note] = []
         assert key_queries(lambda: rows.extend(Note.objects.raw("SELECT * FROM testapp_note"))) == KEYS * 2
         assert queries(lambda: [row.body for row in rows]) == []
+
+    @pytest.mark.xfail(strict=True, reason="keys are loaded together for columns only, and for no expression of them")
+    @pytest.mark.parametrize(
+        "expression",
+        [Coalesce("body", "other_body"), Subquery(Note.objects.filter(pk=OuterRef("pk")).values("body")[:1])],
+    )
+    def test_expressions_that_yield_records_bring_theirs_together(self, expression: Any) -> None:
+        rows = Note.objects.order_by("pk").values_list(expression, flat=True)
+        assert key_queries(lambda: list(rows)) == TOGETHER
+
+    def test_clones_that_are_read_by_turns_yield_their_own_values(self) -> None:
+        rows = Note.objects.order_by("pk").values_list("body", flat=True)
+        early, late = rows.filter(title__lt="title 3"), rows.filter(title__gte="title 3")
+        values: list[Any] = []
+        turns = lambda: values.extend(zip(early.iterator(), late.iterator(), strict=True))  # noqa: E731
+        assert key_queries(turns) == 2 * TOGETHER
+        assert values == list(zip(TEXTS[:3], TEXTS[3:], strict=True))
 
     def test_an_instance_of_which_nothing_is_read_costs_keys_once(self) -> None:
         assert key_queries(lambda: list(Note.objects.all())) == TOGETHER

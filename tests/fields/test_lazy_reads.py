@@ -20,7 +20,9 @@ from django.db.models import (
     Window,
 )
 from django.db.models.functions import Coalesce, RowNumber
+from django.test.utils import isolate_apps
 
+from django_asherah.fields.sealed import SealedValue
 from tests.fields.test_types import NAMES, other, same
 from tests.fields.watching import is_sealed, sealed_names
 from tests.testapp.models import Compact, Document, Note, Typed
@@ -122,6 +124,27 @@ def test_every_type_is_sealed_until_it_is_read(name: str) -> None:
     assert same(getattr(row, name), other(name))
     assert sealed_names(row) == set(NAMES) - {name}
     assert getattr(row, f"{name}_or_none") is None
+
+
+@isolate_apps("tests.testapp")
+def test_a_from_db_of_ones_own_is_given_records() -> None:
+    """A limit: what Django's documentation keeps there, to see later what has changed, is read from the instance."""
+
+    class Watched(Note):
+        class Meta:
+            proxy = True
+            app_label = "testapp"
+
+        @classmethod
+        def from_db(cls, db: Any, names: Any, values: Any, **options: Any) -> Any:
+            instance = super().from_db(db, names, values, **options)
+            instance.given, instance.loaded = dict(zip(names, values, strict=True)), instance.body
+            return instance
+
+    Note.objects.create(title="t", body="x")
+    watched: Any = Watched._default_manager.get()
+    assert (watched.given["title"], type(watched.given["body"])) == ("t", SealedValue)
+    assert (watched.loaded, is_sealed(watched, "other_body")) == ("x", True)
 
 
 def test_none_rows_are_none() -> None:

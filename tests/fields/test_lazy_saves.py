@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import connection, connections, models
+from django.db import connection, connections, models, transaction
 
 from django_asherah import engine
 from django_asherah.envelope.session import Session
+from django_asherah.exceptions import EncryptionError
+from tests.databases import VENDOR
 from tests.fields.helpers import raw, set_raw
 from tests.fields.rows import MAKES, copied, encrypted_names, records
 from tests.fields.watching import CountedSession, key_queries, sealed_names
@@ -133,6 +135,20 @@ def test_another_database_gets_the_same_records(model: Any) -> None:
     assert sealed_names(there) == sealed_names(row) != set()
     name = encrypted_names(model)[0]
     assert getattr(there, name) == getattr(row, name)
+
+
+@pytest.mark.skipif(VENDOR != "sqlite", reason="a server commits a key at once")
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_another_database_gets_no_record_that_could_outlive_its_key() -> None:
+    with transaction.atomic():
+        MAKES[Note]()
+        note = Note.objects.get()
+        with pytest.raises(EncryptionError, match=r"^testapp\.Note\.body: key .* is not committed"):
+            note.save(using="other")
+        assert not Note.objects.using("other").exists()
+    note = Note.objects.get()
+    note.save(using="other")
+    assert Note.objects.using("other").get().body == "x"
 
 
 @pytest.mark.parametrize("load", [lambda: Note.objects.defer("body").get(), lambda: Note.objects.only("title").get()])
