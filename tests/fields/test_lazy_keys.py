@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import transaction
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db import connection, transaction
+from django.db.models import F, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce
 
 from django_asherah import engine, lifecycle
+from tests.databases import VENDOR
 from tests.fields.watching import KEYS, key_queries, make_rotated_notes, queries
 from tests.testapp.models import Clinic, Note, Patient, Tenancy, Visit
 
@@ -71,8 +73,20 @@ class TestTogether:
         engine.get_factory().clear()
         assert key_queries(lambda: list(Note.objects.prefetch_related("visits"))) == 2 * TOGETHER
 
-    def test_small_chunks_of_an_iterator_share_them(self) -> None:
-        assert key_queries(lambda: list(Note.objects.iterator(chunk_size=2))) == TOGETHER
+    def test_chunks_of_an_iterator_cost_two_each_at_most(self) -> None:
+        assert key_queries(lambda: list(Note.objects.iterator(chunk_size=2))) <= 3 * TOGETHER
+
+    @pytest.mark.skipif(VENDOR != "sqlite", reason="only SQLite tells when it hands a row over")
+    @pytest.mark.xfail(strict=True, reason="rows are read a hundred at a time for their keys, however small the chunks")
+    @pytest.mark.parametrize("rows", [Note.objects.all(), Note.objects.values("body")])
+    def test_an_iterator_reads_no_more_rows_ahead_than_its_chunks_hold(self, rows: Any) -> None:
+        """Who asks for small chunks has large values, and room for few of them."""
+        read: list[int] = []
+        connection.ensure_connection()
+        connection.connection.create_function("note_row", 1, lambda pk: read.append(pk) or pk)
+        noted = rows.annotate(noted=RawSQL("note_row(testapp_note.id)", [], output_field=IntegerField()))
+        next(noted.order_by("pk").iterator(chunk_size=2))
+        assert 1 <= len(read) <= 3
 
     def test_rows_of_a_raw_query_bring_theirs_one_by_one(self) -> None:
         """A limit: Django compiles no column for ``raw()``."""

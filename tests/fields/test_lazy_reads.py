@@ -63,6 +63,11 @@ def _with_a_query_from_a_pickle(objects: Objects, name: str) -> Iterable[Any]:
     return rows
 
 
+def _copied(objects: Objects, name: str, found: int) -> Any:
+    """Return a query of the one row or of none, with an annotation of the column."""
+    return objects.annotate(copy=F(name)).filter(pk__gt=0 if found else 10**9)
+
+
 READS: dict[str, Callable[[Objects, str], Iterable[Any]]] = {
     "all": lambda objects, name: objects.all(),
     "get": lambda objects, name: [objects.get()],
@@ -94,6 +99,17 @@ READS: dict[str, Callable[[Objects, str], Iterable[Any]]] = {
     "a count": lambda objects, name: objects.annotate(n=Count("pk")),
     "a window": lambda objects, name: objects.annotate(n=Window(RowNumber())),
     "a filtered window": lambda objects, name: objects.annotate(n=Window(RowNumber())).filter(n=1),
+    "an annotation, or another": lambda objects, name: _copied(objects, name, 1) | _copied(objects, name, 0),
+    "an annotation and a union": lambda objects, name: _copied(objects, name, 1).union(_copied(objects, name, 0)),
+    "an annotation, distinct": lambda objects, name: _copied(objects, name, 1).distinct()[:3],
+    "an annotation and a filtered window": lambda objects, name: (
+        _copied(objects, name, 1).annotate(n=Window(RowNumber())).filter(n=1)
+    ),
+    "an annotation of an annotation": lambda objects, name: _copied(objects, name, 1).annotate(again=F("copy")),
+    "an annotation in bulk": lambda objects, name: _copied(objects, name, 1).in_bulk().values(),
+    "raw with other names": lambda objects, name: objects.raw(
+        f"SELECT id, {name} AS other FROM {_table(objects)}", translations={"other": name}
+    ),
     "exists": lambda objects, name: objects.filter(Exists(objects.filter(pk=OuterRef("pk")).values(name))),
     "in a subquery": lambda objects, name: objects.filter(pk__in=objects.filter(**{f"{name}__isnull": False})),
     "values before": _after_values,

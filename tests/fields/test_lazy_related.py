@@ -113,6 +113,13 @@ class TestInheritance:
         assert Child.objects.get().parent_ptr.secret == "s"
         assert Child.objects.select_related("parent_ptr").get().parent_ptr.secret == "s"
 
+    def test_a_parent_without_a_child(self) -> None:
+        alone = Parent.objects.create(secret="alone")
+        parent = Parent.objects.select_related("child").get(pk=alone.pk)
+        assert (sealed_names(parent), parent.secret) == ({"secret"}, "alone")
+        with pytest.raises(Child.DoesNotExist):
+            _ = parent.child
+
     def test_a_proxy(self) -> None:
         proxy = ParentProxy.objects.get()
         assert (sealed_names(proxy), proxy.secret) == ({"secret"}, "s")
