@@ -45,6 +45,40 @@ class TestDeferred:
             _ = note.body
 
 
+class TestDeleted:
+    """As Django's documentation says: an attribute that is deleted is loaded again."""
+
+    UNDELETABLE = pytest.mark.xfail(
+        strict=True, raises=AttributeError, reason="EncryptedAttribute has __set__ and no __delete__"
+    )
+
+    @UNDELETABLE
+    @pytest.mark.parametrize(("model", "name", "value"), ROWS)
+    def test_an_attribute_is_loaded_again(self, model: Any, name: str, value: Any) -> None:
+        made = model.objects.create(**{name: value})
+        read, opened = model.objects.get(), model.objects.get()
+        assert getattr(opened, name) == value
+        for row in (made, read, opened):
+            delattr(row, name)
+            assert row.get_deferred_fields() == {name}
+            assert getattr(row, name) == value
+
+    @UNDELETABLE
+    def test_what_is_deleted_is_not_saved(self) -> None:
+        note = Note.objects.create(title="t", body="x")
+        del note.body
+        Note.objects.update(body="y")
+        note.save()
+        assert (note.body, Note.objects.get().body) == ("y", "y")
+
+    def test_what_is_not_there_cannot_be_deleted(self) -> None:
+        note = Note.objects.create(body="x")
+        deferred = Note.objects.defer("body", "title").get(pk=note.pk)
+        for name in ("title", "body"):
+            with pytest.raises(AttributeError):
+                delattr(deferred, name)
+
+
 class TestRefreshed:
     LAZY = pytest.mark.xfail(
         strict=True, reason="Model.refresh_from_db() copies values by getattr(), and so opens all of them"

@@ -117,6 +117,15 @@ def test_a_value_that_was_read_moves_with_the_row_and_leaves_no_other_behind(nam
     assert (again.ssn, again.history, again.scan) == ("1", [1], b"s")
 
 
+@pytest.mark.xfail(strict=True, raises=PartitionMismatchError, reason="a new row takes what it is given for its own")
+def test_what_is_taken_out_of_one_tenants_row_is_right_or_refused_in_anothers(patient: Patient) -> None:
+    Patient.objects.update(scan=None)
+    held = {name: value for name, value in vars(Patient.objects.get()).items() if name not in ("_state", "id")}
+    with suppress(FieldError, AsherahError):
+        Patient.objects.create(**{**held, "clinic_id": Clinic.objects.create().pk})
+    assert {row.ssn for row in Patient.objects.all()} == {"1"}
+
+
 def test_a_row_that_another_has_moved_is_refreshed(patient: Patient) -> None:
     row, mover = Patient.objects.get(), Patient.objects.get()
     mover.clinic = Clinic.objects.create()
