@@ -5,62 +5,24 @@ Django's connections refuse to work in an event loop, so that any query of a rea
 
 from __future__ import annotations
 
-import asyncio
 import pickle
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connection
-from pytest_django import Settings
 
-from django_asherah import engine, lifecycle
+from django_asherah import engine
 from django_asherah.exceptions import AsherahError, DecryptionError
-from tests.databases import VENDOR, as_asherah
+from tests.databases import VENDOR
+from tests.fields.event_loop import NO_KEYS, make_note, run
 from tests.fields.helpers import set_raw
-from tests.fields.watching import KEYS, is_sealed, make_due, make_rotated_notes, rotate_intermediate, sealed_names
+from tests.fields.watching import KEYS, is_sealed, make_rotated_notes, sealed_names
 from tests.testapp.models import Child, Clinic, Compact, Note, Patient, Visit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 TEXTS = [f"text {place}" for place in range(KEYS)]
-NO_KEYS = pytest.mark.xfail(
-    strict=True,
-    raises=SynchronousOnlyOperation,
-    reason="SessionFactory.load_keys() returns no keys, so that rows bring none along but those that the cache keeps",
-)
-
-
-@pytest.fixture
-def sent() -> Iterator[list[str]]:
-    """Every query that anything sends, as it is sent. A read in the loop would not even get here."""
-    statements: list[str] = []
-
-    def note(execute: Any, sql: str, *arguments: Any) -> Any:
-        statements.append(sql)
-        return execute(sql, *arguments)
-
-    with connection.execute_wrapper(note):
-        yield statements
-
-
-def run(work: Callable[[], Awaitable[Any]]) -> Any:
-    """Run ``work`` in an event loop of its own with cold keys."""
-
-    async def guarded() -> Any:
-        asyncio.get_running_loop()
-        with pytest.raises(SynchronousOnlyOperation):
-            Note.objects.exists()
-        return await work()
-
-    engine.get_factory().clear()
-    return async_to_sync(guarded)()
-
-
-def make_note(**values: Any) -> Note:
-    return Note.objects.create(**{"title": "t", "body": "x", "other_body": "y", **values})
 
 
 async def _only_one(rows: Any) -> Any:
@@ -199,89 +161,6 @@ def test_rows_under_many_keys_are_read_without_a_query(sent: list[str]) -> None:
         assert len(sent) == before
 
     sent.clear()
-    run(work)
-
-
-NO_SYSTEM_KEYS = pytest.mark.xfail(
-    strict=True,
-    raises=SynchronousOnlyOperation,
-    reason="IntermediateKeys._openable() passes over keys whose system key the cache of system keys has no room for",
-)
-ROTATIONS = pytest.mark.parametrize(
-    "rotate",
-    [pytest.param(rotate_intermediate, marks=NO_KEYS), pytest.param(lifecycle.rotate, marks=NO_SYSTEM_KEYS)],
-)
-
-
-@ROTATIONS
-@pytest.mark.parametrize("size", [1, KEYS - 1])
-def test_rows_under_more_keys_than_the_cache_holds(
-    size: int, rotate: Callable[[], Any], settings: Settings, sent: list[str]
-) -> None:
-    make_rotated_notes(rotate)
-    settings.ASHERAH = as_asherah(KEY_CACHE_SIZE=size)
-
-    async def work() -> None:
-        rows = [note async for note in Note.objects.order_by("pk")]
-        before = len(sent)
-        assert [row.body for row in rows] == TEXTS
-        assert [row.other_body for row in reversed(rows)] == [f"other {place}" for place in reversed(range(KEYS))]
-        assert len(sent) == before
-
-    run(work)
-
-
-@ROTATIONS
-def test_a_key_that_other_rows_have_driven_from_the_cache(rotate: Callable[[], Any], settings: Settings) -> None:
-    make_rotated_notes(rotate)
-    settings.ASHERAH = as_asherah(KEY_CACHE_SIZE=1)
-
-    async def work() -> None:
-        first = await Note.objects.aearliest("pk")
-        async for note in Note.objects.order_by("pk"):
-            assert note.body in TEXTS
-        assert first.body == "text 0"
-
-    run(work)
-
-
-@NO_KEYS
-def test_a_key_that_has_become_due_for_its_check(sent: list[str]) -> None:
-    make_note()
-
-    async def work() -> None:
-        note = await Note.objects.aget()
-        make_due()
-        before = len(sent)
-        assert (note.body, note.other_body) == ("x", "y")
-        assert len(sent) == before
-
-    run(work)
-
-
-@NO_KEYS
-def test_keys_that_were_forgotten_since_the_row_was_loaded() -> None:
-    make_note()
-
-    async def work() -> None:
-        note = await Note.objects.aget()
-        engine.get_factory().clear()
-        assert note.body == "x"
-
-    run(work)
-
-
-def test_a_key_due_for_its_check_is_checked_by_the_next_load(sent: list[str]) -> None:
-    make_note()
-
-    async def work() -> None:
-        await Note.objects.aget()
-        make_due()
-        sent.clear()
-        note = await Note.objects.aget()
-        assert [sql for sql in sent if "encryption_key" in sql] != []
-        assert note.body == "x"
-
     run(work)
 
 
