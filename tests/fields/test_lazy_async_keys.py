@@ -108,7 +108,7 @@ def test_a_key_due_for_its_check_is_checked_by_the_next_load(sent: list[str]) ->
 MISSING = pytest.mark.xfail(
     strict=True,
     raises=SynchronousOnlyOperation,
-    reason="what was found wrong with a key when its rows were loaded is forgotten, and asked for again where it is read",
+    reason="what is wrong with a key is forgotten when its rows are loaded, and asked for again by a read",
 )
 
 
