@@ -29,7 +29,7 @@ def set_raw(instance: models.Model, name: str, value: Any) -> None:
         cursor.execute(
             f"UPDATE {field.model._meta.db_table} SET {connection.ops.quote_name(field.column)} = %s "
             f"WHERE {field.model._meta.pk.column} = %s",
-            [value, instance.pk],
+            [value, field.model._meta.pk.get_db_prep_value(instance.pk, connection)],
         )
 
 

@@ -111,7 +111,9 @@ class TestJSON:
 
     @pytest.mark.parametrize("value", ["", "x", '{"a"', "NaN,"])
     def test_what_is_neither_is_an_error_that_does_not_show_it(self, value: str) -> None:
-        with pytest.raises(InvalidRecordError, match=r"testapp\.Document\.doc: it is neither a record nor") as caught:
+        with pytest.raises(
+            InvalidRecordError, match=r"testapp\.Document\.doc pk=\d+: it is neither a record nor"
+        ) as caught:
             self.read(value)
         assert caught.value.__context__ is None
 
@@ -201,8 +203,9 @@ class TestWhatIsLeft:
     def test_off_it_is_an_error_again(self) -> None:
         row = Tenancy.objects.create(left="x")
         set_raw(row, "left", "never encrypted")
-        with pytest.raises(InvalidRecordError, match=r"testapp\.Tenancy\.left: not a data row record"):
-            Tenancy.objects.get(pk=row.pk)
+        row = Tenancy.objects.get(pk=row.pk)
+        with pytest.raises(InvalidRecordError, match=rf"testapp\.Tenancy\.left pk={row.pk}: not a data row record"):
+            _ = row.left
 
 
 class TestMigrations:

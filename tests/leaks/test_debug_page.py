@@ -22,7 +22,7 @@ from django_asherah.lifecycle.columns import Row
 from django_asherah.lifecycle.swap import Swap
 from tests.databases import as_asherah
 from tests.fields.helpers import raw, set_raw
-from tests.leaks.search import frames_of, holds, shown
+from tests.leaks.search import frames_of, holding_frames, holds, shown
 from tests.testapp.models import Document, Note
 
 pytestmark = pytest.mark.django_db
@@ -53,13 +53,13 @@ def another_kms() -> Any:
 def read_under_another_kms() -> None:
     note = Note.objects.create(body=CANARY)
     with another_kms():
-        note.refresh_from_db()
+        _ = Note.objects.get(pk=note.pk).body
 
 
 def read_without_the_key() -> None:
     note = Note.objects.create(body=CANARY)
     engine.reset()
-    note.refresh_from_db()
+    _ = Note.objects.get(pk=note.pk).body
 
 
 class FailingKMS:
@@ -85,7 +85,8 @@ FAILURES: dict[str, Callable[[], Any]] = {
     "the same by bulk_create": lambda: Note.objects.bulk_create([Note(body=CANARY + "\ud800")]),
     "a document that is no JSON": lambda: Document.objects.create(doc={CANARY: object()}),
     "a document that goes in circles": lambda: Document.objects.create(doc=[CANARY, float("nan")]),
-    "a record that does not open": lambda: Note.objects.get(pk=tampered().pk),
+    "a record that does not open": lambda: Note.objects.get(pk=tampered().pk).other_body,
+    "the same among values": lambda: Note.objects.values("other_body").get(pk=tampered().pk),
     "another KMS": read_under_another_kms,
     "a key that is gone": read_without_the_key,
     "a KMS that is down": save_without_a_kms,
@@ -124,10 +125,21 @@ def test_no_frame_of_ours_shows_a_value(name: str) -> None:
     assert holds(page, bytes.fromhex(STATIC_KEY)) == []
 
 
-def test_a_row_that_fails_half_way_shows_what_opened_in_djangos_frame() -> None:
-    """A limit: Django converts a row column by column in one of its own frames. See the limitations."""
+def test_an_instance_that_fails_at_its_second_value_shows_the_first_in_no_frame() -> None:
+    note = Note.objects.get(pk=tampered().pk)
     with pytest.raises(AsherahError) as caught:
-        Note.objects.get(pk=tampered().pk)
+        _ = (note.body, note.other_body)
+    assert vars(note)["body"] == CANARY
+    assert holding_frames(caught.value, CANARY.encode()) == []
+    page = ExceptionReporter(RequestFactory().get("/"), caught.type, caught.value, caught.tb).get_traceback_html()
+    assert holds(page, CANARY.encode()) == []
+
+
+def test_values_that_fail_half_way_show_what_opened_in_djangos_frame() -> None:
+    """A limit: Django converts a row of values column by column in one of its own frames. See the limitations."""
+    note = tampered()
+    with pytest.raises(AsherahError) as caught:
+        Note.objects.values_list("body", "other_body").get(pk=note.pk)
     where = {
         (module, variable)
         for module, variables in frames_of(caught.value)
@@ -143,12 +155,12 @@ def test_the_debug_page_of_a_request_shows_what_was_posted_and_no_more() -> None
     request = RequestFactory().post("/", {"body": CANARY})
     note = tampered()
     with pytest.raises(AsherahError) as caught:
-        Note.objects.only("other_body").get(pk=note.pk)
+        _ = Note.objects.only("other_body").get(pk=note.pk).other_body
     page = ExceptionReporter(request, caught.type, caught.value, caught.tb).get_traceback_html()
     assert page.count(CANARY) == 1
 
 
-def test_an_instance_pickled_holds_the_value_in_clear() -> None:
+def test_an_instance_that_was_made_or_read_holds_the_value_when_pickled() -> None:
     """A limit: a pickle, and so a cache or a session that instances are put into, holds what the instance holds."""
     note = Note.objects.create(body=CANARY)
     engine.get_session()
