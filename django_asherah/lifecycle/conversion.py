@@ -19,6 +19,7 @@ from django_asherah.exceptions import (
 from django_asherah.lifecycle.columns import Column, Row
 from django_asherah.lifecycle.ledger import Ledger
 from django_asherah.lifecycle.progress import Progress, tell_nobody
+from django_asherah.lifecycle.records import RecordReader, RowRecord
 from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
 
 _MOST_PASSES = 10
@@ -28,8 +29,8 @@ _MOST_NAMED = 20
 class _Conversion(ABC):
     """Goes over a column until a whole pass finds nothing to convert, because others may write meanwhile.
 
-    A value is replaced only if it still is, byte for byte, what was read. What this conversion wrote is known by the
-    ledger, and by nothing else.
+    A value is replaced only if it still is, byte for byte, what was read, in a row that still says the same partition.
+    What this conversion wrote is known by the ledger, and by nothing else.
     """
 
     action: str
@@ -38,13 +39,14 @@ class _Conversion(ABC):
     def __init__(self, column: Column, ledger: Ledger, progress: Progress) -> None:
         self._column = column
         self._field = column.field
+        self._reader = RecordReader(column)
         self._ledger = ledger
         self._progress = progress
         self._converted = 0
         self._bad: list[tuple[Any, str]] = []
 
     @abstractmethod
-    def replacement(self, raw: Any) -> Any:
+    def replacement(self, record: RowRecord) -> Any:
         """Return what replaces a value that this conversion did not write, or None to leave it.
 
         Raises:
@@ -81,8 +83,11 @@ class _Conversion(ABC):
     def _convert(self, rows: list[Row]) -> list[Any]:
         """Convert a batch; return the primary keys of the values that had changed since they were read."""
         known = self._ledger.known(rows) if rows else set()
-        unknown = [row for row in rows if row.pk not in known]
-        swaps = [Swap(row.pk, row.raw, new) for row in unknown if (new := self._replacement(row)) is not None]
+        swaps = [
+            Swap(record.row.pk, record.row.raw, new, record.row.place)
+            for record in self._reader.read([row for row in rows if row.pk not in known])
+            if (new := self._replacement(record)) is not None
+        ]
         if not swaps:
             return []
         alias = self._column.alias
@@ -94,11 +99,14 @@ class _Conversion(ABC):
         self._converted += len(written)
         return lost
 
-    def _replacement(self, row: Row) -> Any:
+    def _replacement(self, record: RowRecord) -> Any:
+        if record.row.fault:
+            self._bad.append((record.row.pk, record.row.fault))
+            return None
         try:
-            return self.replacement(row.raw)
+            return self.replacement(record)
         except (DecryptionError, KeyNotFoundError) as exc:
-            self._bad.append((row.pk, str(exc)))
+            self._bad.append((record.row.pk, str(exc)))
             return None
 
     def _give_up(self) -> None:
@@ -121,23 +129,28 @@ class _Encryption(_Conversion):
     action = "encrypt"
     error = EncryptionError
 
-    def replacement(self, raw: Any) -> Any:
-        field = self._field
+    def replacement(self, record: RowRecord) -> Any:
+        field, row = self._field, record.row
         if field.allow_plaintext:
-            if field.is_plaintext(raw):
-                return field.seal(field.from_plaintext(raw))
-            field.value_of(raw)  # The code that already runs with this field wrote it, or it is damaged.
+            if field.is_plaintext(row.raw):
+                return field.seal(field.from_plaintext(row.raw), row.partition)
+            _refuse_stray(self._column, record)
+            # The code that already runs with this field wrote it, or it is damaged.
+            field.value_of(row.raw, row.partition, record.keys)
             return None
-        if self._is_authentic(raw):
+        if self._is_authentic(record):
             raise InvalidRecordError(
-                "it is a record of this very partition already. If the code with the encrypted field is running, "
-                "give that field allow_plaintext=True; if the column was encrypted before, use --fake"
+                "it is a record already, which this field could have written. If the code with the encrypted field is "
+                "running, give that field allow_plaintext=True; if the column was encrypted before, use --fake"
             )
-        return field.seal(field.from_plaintext(raw))
+        return field.seal(field.from_plaintext(row.raw), row.partition)
 
-    def _is_authentic(self, raw: Any) -> bool:
+    def _is_authentic(self, record: RowRecord) -> bool:
+        row, origin = record.row, record.origin
+        # Where the row says the partition, it may have said another when the record was written.
+        partition = origin.partition if origin and self._field.template else row.partition
         try:
-            self._field.open(raw)
+            self._field.open(row.raw, row.partition if partition is None else partition, record.keys)
         except (DecryptionError, KeyNotFoundError):
             return False
         return True
@@ -151,19 +164,27 @@ class _Decryption(_Conversion):
         super().__init__(column, ledger, progress)
         self._refuse = refuse
 
-    def replacement(self, raw: Any) -> Any:
-        if self._field.is_plaintext(raw):
+    def replacement(self, record: RowRecord) -> Any:
+        row = record.row
+        if self._field.is_plaintext(row.raw):
             return None
-        text = self._field.to_plaintext(self._field.open(raw))
+        _refuse_stray(self._column, record)
+        text = self._field.to_plaintext(self._field.open(row.raw, row.partition, record.keys))
         self._refuse(text)
         return text
+
+
+def _refuse_stray(column: Column, record: RowRecord) -> None:
+    if record.origin is not None:
+        raise record.origin.mismatch(column, record.row)
 
 
 def encrypt_column(column: Column, progress: Progress = tell_nobody) -> int:
     """Turn every plain value of a column of text into a record; return how many were.
 
     Run again after an interruption, it goes on. NULL stays NULL; everything else is encrypted, whatever it looks like.
-    What opens as a record of this partition, though this function did not write it, is ambiguous: with the field's
+    What opens as a record of the field's partition, or of any if the row says it, though this function did not write it,
+    is ambiguous: with the field's
     ``allow_plaintext`` it stays, without it it is refused, because the one may take a stranger's record for a value and
     the other encrypt a value twice.
 
