@@ -110,7 +110,10 @@ class _GuardedForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 def _find_unreadable(form: Any) -> dict[str, Unreadable]:
-    return {name: value for name, value in vars(form.instance).items() if isinstance(value, Unreadable)}
+    instance = form.instance
+    fields = [field for field in instance._meta.concrete_fields if isinstance(field, EncryptedFieldMixin)]
+    values = {field.name: getattr(instance, field.attname) for field in fields if field.attname in vars(instance)}
+    return {name: value for name, value in values.items() if isinstance(value, Unreadable)}
 
 
 class _GuardedFormSet:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from operator import itemgetter
+from typing import cast
 
 from django_asherah.envelope.compact import PREFIX_LENGTH, VERSION
 from django_asherah.envelope.records import (
@@ -16,7 +18,7 @@ from django_asherah.envelope.records import (
 )
 
 _SAMPLE = encode_row(
-    DataRowRecord(DataRowKey(10**9, bytes(SEALED_KEY_LENGTH), KeyMeta("_IK_", 10**9)), bytes(SEALED_OVERHEAD))
+    DataRowRecord(DataRowKey(10**9, bytes(SEALED_KEY_LENGTH), KeyMeta("id", 10**9)), bytes(SEALED_OVERHEAD))
 )
 _NAME_AT = _SAMPLE.index('"ParentKeyMeta"')
 """Where the canonical JSON of a record names its key, in the years 2001 to 2286."""
@@ -31,8 +33,15 @@ def one_per_key(records: Sequence[str] | Sequence[bytes]) -> Collection[str | by
         records: all text, or all bytes. They may be no records at all.
     """
     if records and isinstance(records[0], str):
-        texts = {record[_NAME_AT : record.find("}", _NAME_AT)]: record for record in records}  # type: ignore[arg-type]
-        # Another order of the members, or no record: then where the name stands is not known.
-        return list(texts.values()) if all(map(_NAME.fullmatch, texts)) else records
-    blobs = {bytes(record[:PREFIX_LENGTH]): record for record in records}  # type: ignore[arg-type]
-    return list(blobs.values()) if all(blob[:1] == VERSION for blob in blobs) else records
+        return _one_per_name(cast(Sequence[str], records))
+    prefixes = {record[:PREFIX_LENGTH]: record for record in cast(Sequence[bytes], records)}
+    return list(prefixes.values()) if all(prefix[:1] == VERSION for prefix in prefixes) else records
+
+
+def _one_per_name(records: Sequence[str]) -> Collection[str]:
+    first_name = itemgetter(slice(_NAME_AT, records[0].find("}", _NAME_AT)))
+    if len(set(map(first_name, records))) == 1 and _NAME.fullmatch(first_name(records[0])):
+        return records[:1]
+    names = {record[_NAME_AT : record.find("}", _NAME_AT)]: record for record in records}
+    # Another order of the members, or no record: then nobody knows where the name stands.
+    return list(names.values()) if all(_NAME.fullmatch(name) for name in names) else records

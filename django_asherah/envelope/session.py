@@ -112,12 +112,14 @@ class Session:
                     f"{printable(self._key_id)}"
                 )
         try:
-            # Most records name the newest key, and to find that costs less than to hash a name.
-            key = self._newest.get(self._key_id)
-            if key is None or key.meta.created != meta.created:
-                key = self._opened.get(meta)
-            if key is None or not key.is_trusted(self._clock()):
-                key = loaded.get(meta) or self._keys.exact(meta)
+            key = loaded.get(meta) if loaded else None
+            if key is None:
+                # Most records name the newest key, and to find that costs less than to hash a name.
+                key = self._newest.get(self._key_id)
+                if key is None or key.meta.created != meta.created:
+                    key = self._opened.get(meta)
+                if key is None or not key.is_trusted(self._clock()):
+                    key = self._keys.exact(meta)
             key.recently_used = True
             return key.cipher.open_row(sealed_key, sealed)
         except DecryptionError as exc:
@@ -256,7 +258,7 @@ class SessionFactory:
                 self.sessions[partition_id] = session
         return session
 
-    def load_keys(self, metas: Iterable[KeyMeta]) -> None:
+    def load_keys(self, metas: Iterable[KeyMeta]) -> dict[KeyMeta, CryptoKey]:
         """Load the intermediate keys that are not cached yet, and their system keys, with a few queries.
 
         Without it each is loaded when its first record is opened, with one query per key. So are those that the cache
@@ -265,7 +267,9 @@ class SessionFactory:
         Raises:
             MetastoreError: the metastore can't be read.
         """
+        metas = list(metas)
         self.intermediate_keys.load_many(metas)
+        return {meta: key for meta in metas if (key := self.intermediate_keys.cache.get(meta)) is not None}
 
     def clear(self) -> None:
         """Forget every opened key; the next use loads it again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
@@ -18,8 +18,8 @@ from django_asherah.fields.unreadable import Unreadable, is_tolerated
 class EncryptedAttribute(DeferredAttribute):
     """The attribute of an encrypted field.
 
-    An instance's ``__dict__`` holds, under the field's ``attname``, the :class:`SealedValue` that was loaded, or the value
-    once it was read or assigned. Django's deferred loading, pickling and copying look there, and work as they are.
+    Under the field's ``attname``, an instance's ``__dict__`` holds the :class:`SealedValue` that was loaded, or the
+    value once it was read or assigned. Django's deferred loading, pickling and copying look there, and work so.
     """
 
     field: Any
@@ -37,46 +37,41 @@ class EncryptedAttribute(DeferredAttribute):
         """
         if instance is None:
             return self
+        held = instance.__dict__
         try:
-            value = instance.__dict__[self._name]
+            value = held[self._name]
         except KeyError:
             value = super().__get__(instance, cls)
-        return self._opened(instance, value) if value.__class__ is SealedValue else value
+        if value.__class__ is not SealedValue:
+            return value
+        field = self.field
+        try:
+            opened = field.open_sealed(value, None if field.template is None else loaded_partition(field, instance))
+        except AsherahError as exc:
+            if is_tolerated(instance) and isinstance(exc, DecryptionError | KeyNotFoundError):
+                return Unreadable(field, value.record)
+            raise exc.at(f"{field.full_name} pk={instance.pk}").with_traceback(None)  # noqa: B904 - it is the same error
+        except SynchronousOnlyOperation:
+            raise SynchronousOnlyOperation(
+                f"{field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from a "
+                "pickle or a cache: read it in sync_to_async(), or load the row anew"
+            ) from None
+        if held[self._name] is not value:  # Another thread was quicker: of two values one would be changed in vain.
+            return held[self._name]
+        held[self._name] = opened
+        return opened
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         """Let the instance hold ``value``."""
         instance.__dict__[self._name] = value
 
-    def fetch_many(self, instances: Sequence[models.Model]) -> None:
+    def fetch_many(self, instances: Iterable[models.Model]) -> None:
         """Load the column for instances whose query has left it out, and open none of it."""
         missing = [each for each in instances if self._name not in each.__dict__ and each.pk is not None]
-        rows = self.field.model._base_manager.using(instances[0]._state.db).only(self._name)
+        if not missing:
+            return
+        rows = self.field.model._base_manager.using(missing[0]._state.db).only(self._name)
         found = rows.in_bulk([each.pk for each in missing])
         for instance in missing:
             if instance.pk in found:
                 instance.__dict__[self._name] = found[instance.pk].__dict__[self._name]
-
-    def _opened(self, instance: models.Model, sealed: SealedValue) -> Any:
-        """Open what was loaded, and keep the value in its place."""
-        field = self.field
-        try:
-            partition = None if field.template is None else loaded_partition(field, instance)
-            value = field.value_of(sealed.record, partition, sealed.keys)
-        except (DecryptionError, KeyNotFoundError) as exc:
-            if is_tolerated(instance):
-                return Unreadable(field, sealed.record)
-            raise self._located(exc, instance) from exc.__cause__
-        except AsherahError as exc:
-            raise self._located(exc, instance) from exc.__cause__
-        except SynchronousOnlyOperation:
-            raise SynchronousOnlyOperation(
-                f"{field.full_name} pk={instance.pk}: its key was not loaded with the row, as for an instance from a pickle "
-                "or a cache: read it in sync_to_async(), or load the row anew"
-            ) from None
-        # Another thread that was quicker has given its value away: there must be one only.
-        if instance.__dict__.get(self._name) is sealed:
-            instance.__dict__[self._name] = value
-        return instance.__dict__[self._name]
-
-    def _located(self, exc: AsherahError, instance: models.Model) -> AsherahError:
-        return exc.at(f"{self.field.full_name} pk={instance.pk}").with_traceback(None)

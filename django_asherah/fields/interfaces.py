@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from django.db import models
 
-from django_asherah.fields.template import PartitionTemplate
+from django_asherah.fields.sealed import Keys
 
 
 class EncryptedField(Protocol):
@@ -33,22 +33,30 @@ class EncryptedField(Protocol):
 
 
 class RowField(EncryptedField, Protocol):
-    """An encrypted field whose partition the row says."""
+    """An encrypted field whose partition the row says, as far as the row is concerned."""
 
-    name: str
-    attname: str
-    model: type[models.Model]
     partition: str | None
-    template: PartitionTemplate | None
+
+    @property
+    def name(self) -> Any:
+        """The field's name."""
+
+    @property
+    def attname(self) -> Any:
+        """The attribute's name."""
+
+    @property
+    def model(self) -> Any:
+        """The model whose table has the column."""
 
     @property
     def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
         """The columns that say the partition."""
 
-    def partition_of(self, values: Sequence[Any]) -> str:
+    def partition_of(self, values: Sequence[Any]) -> str | None:
         """Return the partition of a row with these values in :attr:`partition_fields`."""
 
-    def value_of(self, raw: Any, partition: str | None = None, keys: Mapping[Any, Any] = ...) -> Any:
+    def value_of(self, raw: Any, partition: str | None = None, keys: Keys = ...) -> Any:
         """Return the value of what the column holds."""
 
     def prepare(self, value: Any, instance: models.Model) -> Any:

@@ -1,7 +1,8 @@
 """What a row says of its partition: its columns as they were loaded, and as they are by now.
 
-A field with a :class:`~django_asherah.fields.template.PartitionTemplate` opens what was loaded under the partition of the
-row as it was loaded, and seals under that of the row as it is. So an instance remembers these columns, in its ``_state``.
+A field with a :class:`~django_asherah.fields.template.PartitionTemplate` opens what was loaded under the partition of
+the row as it was loaded, and seals under that of the row as it is. So an instance remembers these columns, in its
+``_state``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _partition_columns(model: type[models.Model]) -> tuple[models.Field[Any, Any
         return _columns.setdefault(model, tuple(columns))
 
 
-def current_partition(field: RowField, instance: models.Model) -> str:
+def current_partition(field: RowField, instance: models.Model) -> str | None:
     """Return the partition that the row says now.
 
     Raises:
@@ -50,7 +51,7 @@ def current_partition(field: RowField, instance: models.Model) -> str:
     return field.partition_of([getattr(instance, column.attname) for column in field.partition_fields])
 
 
-def loaded_partition(field: RowField, instance: models.Model) -> str:
+def loaded_partition(field: RowField, instance: models.Model) -> str | None:
     """Return the partition that the row said when it was loaded.
 
     Raises:
@@ -77,7 +78,7 @@ def open_unread(field: RowField, held: SealedValue, instance: models.Model) -> A
     Raises:
         AsherahError: it can't be opened.
     """
-    value = field.value_of(held.record, loaded_partition(field, instance), held.keys)
+    value = field.value_of(held.record, loaded_partition(field, instance), held.loaded.keys)
     instance.__dict__[field.attname] = value
     return value
 

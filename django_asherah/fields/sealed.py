@@ -9,11 +9,27 @@ from msgspec import Struct
 
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.session import Session
 
 Keys: TypeAlias = Mapping[KeyMeta, CryptoKey]
 
 NO_KEYS: Keys = {}
-"""For a value whose keys were not loaded with it."""
+
+
+class Loaded(Struct, frozen=True, gc=False, eq=False):
+    """What was loaded together with some rows of a column.
+
+    Attributes:
+        keys: the keys that the records name.
+        session: what opens them; None if that depends on the row.
+    """
+
+    keys: Keys = NO_KEYS
+    session: Session | None = None
+
+
+NOT_LOADED = Loaded()
+"""For a value whose key was not loaded with it."""
 
 
 class SealedValue(Struct, frozen=True, gc=False, eq=False):
@@ -21,11 +37,11 @@ class SealedValue(Struct, frozen=True, gc=False, eq=False):
 
     Attributes:
         record: what the database holds, as the field's column gives it.
-        keys: the keys that were loaded with it and its neighbours. Neither a pickle nor a copy takes them along.
+        loaded: what was loaded with it. Neither a pickle nor a copy to elsewhere takes that along.
     """
 
     record: str | bytes
-    keys: Keys = NO_KEYS
+    loaded: Loaded = NOT_LOADED
 
     def __repr__(self) -> str:
         return "<SealedValue>"

@@ -20,7 +20,7 @@ from django_asherah.envelope.session import Session
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import GenericField, Get_co, Set_contra
-from django_asherah.fields.sealed import NO_KEYS, Keys, PlacedRecord
+from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord, SealedValue
 from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.utf8 import decode_text, encode_text
 
@@ -36,13 +36,11 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
     allow_plaintext: bool
     format: RecordFormat
 
-    _load_safely: Callable[[bytes], Any]
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # decode_text raises nothing but errors of ours, so there is nothing to translate.
         plain: Any = cls.load
-        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._translated_load  # type: ignore[method-assign]
+        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._load_safely  # type: ignore[method-assign]
 
     def dump(self, value: Any) -> bytes:
         """Return a value that isn't None as the bytes to encrypt.
@@ -138,6 +136,18 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         # The payload gets no name: this is the one frame that an error keeps.
         return self._load_safely(self._session(partition).decrypt(raw, keys))
 
+    def open_sealed(self, sealed: SealedValue, partition: str | None) -> Any:
+        """Return the value of what an instance holds unread.
+
+        Raises:
+            AsherahError: it can't be opened, or seals no value of this field.
+        """
+        loaded = sealed.loaded
+        if loaded.session is None or self.allow_plaintext:
+            return self.value_of(sealed.record, partition, loaded.keys)
+        # value_of() without its calls. The payload gets no name: this is the one frame that an error keeps.
+        return self._load_safely(loaded.session.decrypt(sealed.record, loaded.keys))
+
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return the value that a record seals, where it doesn't go into an instance.
 
@@ -202,10 +212,14 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """Return the error for a value whose partition the row says, where no row is known."""
         names = ", ".join(self.template.names) if self.template else ""
         return FieldError(
-            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save instances; "
-            "for many, use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it in "
-            f"values(), values_list() or annotate(), select {names} of the same row beside it, or read instances."
+            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save instances, "
+            "or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it in values(), "
+            f"values_list() or annotate(), select {names} of the same row beside it, or read instances."
         )
+
+    def with_keys(self, keys: Keys) -> Loaded:
+        """Return these keys with the session that opens this field's records by them."""
+        return Loaded(keys, engine.get_session(self.partition) if self.template is None else None)
 
     def _session(self, partition: str | None) -> Session:
         if partition is None:
@@ -214,7 +228,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             partition = self.partition
         return engine.get_session(partition)
 
-    def _translated_load(self, payload: bytes) -> Any:
+    def _load_safely(self, payload: bytes) -> Any:
         """Load a payload. An error from elsewhere may hold the value, and is replaced by one of ours."""
         try:
             return self.load(payload)
@@ -234,4 +248,4 @@ def load_keys(metas: Iterable[KeyMeta | None]) -> Keys:
     Raises:
         MetastoreError: the key table can't be read.
     """
-    return engine.get_factory().load_keys(meta for meta in metas if meta is not None) or {}
+    return engine.get_factory().load_keys(meta for meta in metas if meta is not None)

@@ -1,8 +1,8 @@
 """An encrypted column in a query: what a row holds becomes a value only where it doesn't go into an instance.
 
-A column goes into an instance, and stays sealed, where the query selects a model's own columns; in ``values()`` and as an
-annotation it is opened. Either way the keys of many rows are loaded together, in the thread that reads the rows: whoever
-reads an attribute later, in an event loop perhaps, needs neither the database nor a KMS.
+A column goes into an instance, and stays sealed, where the query selects a model's own columns; in ``values()`` and as
+an annotation it is opened. Either way the keys of many rows are loaded together, in the thread that reads the rows:
+whoever reads an attribute later, in an event loop perhaps, needs neither the database nor a KMS.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache, reduce
-from itertools import islice
-from operator import itemgetter
+from itertools import chain, islice, repeat
 from typing import Any
 
 from django.db.models.expressions import Col, ColPairs
@@ -26,10 +25,13 @@ from django_asherah.fields.sealed import NO_KEYS, Keys, PlacedRecord, SealedValu
 from django_asherah.fields.sealing import load_keys
 
 ROWS_AT_ONCE = 100
-"""Rows whose keys are loaded together: as many as Django takes from the database at a time."""
+"""Rows whose keys are loaded together at first: as many as Django takes from the database at a time."""
 
-MOST_ROWS_AT_ONCE = 2000
-"""The same, where almost every row has a key of its own."""
+MOST_ROWS_AT_ONCE = 1600
+"""The same, when there are many rows; ``iterator()`` takes 2000 at a time."""
+
+_MUCH = 256 * 1024
+"""So long are the records, in characters or bytes, of which no more are read ahead than at first."""
 
 
 class EncryptedCol(Col):
@@ -78,6 +80,9 @@ class _KeyLoading(SQLCompiler):
             FieldError: a value is wanted whose partition the row says, but the query does not select the columns that
                 say it.
         """
+        return chain.from_iterable(self._converted(rows, converters))
+
+    def _converted(self, rows: Iterable[Any], converters: Mapping[int, Any]) -> Iterator[Iterable[Any]]:
         selected = [
             _Selected(place, column, self._row_partition(column, converters))
             for place, (_, column) in converters.items()
@@ -86,20 +91,24 @@ class _KeyLoading(SQLCompiler):
         sealed = {each.place for each in selected if not each.column.is_opened}
         others = {place: each for place, each in converters.items() if place not in sealed}
         unread, size = iter(rows), ROWS_AT_ONCE
-        while batch := list(map(list, islice(unread, size))):
-            keys = _load_keys(batch, selected)
+        while batch := list(islice(unread, size)):
+            columns: list[Any] = list(zip(*batch, strict=True))
+            keys = _load_keys(columns, selected)
             for each in selected:
-                each.take(batch, keys)
-            yield from super().apply_converters(batch, others) if others else batch
-            if len(keys) > size // 2:
-                size = min(2 * size, MOST_ROWS_AT_ONCE)
+                each.take(columns, keys)
+            converted = zip(*columns, strict=True)
+            yield super().apply_converters(converted, others) if others else converted
+            if size < MOST_ROWS_AT_ONCE and sum(each.length(batch) for each in selected) < _MUCH:
+                size *= 2
 
-    def _row_partition(self, column: EncryptedCol, converters: Mapping[int, Any]) -> Callable[[Any], str] | None:
-        """Return what finds a row's partition in a row; None if a column that says it is not selected."""
+    def _row_partition(
+        self, column: EncryptedCol, converters: Mapping[int, Any]
+    ) -> Callable[[Any], Iterable[str]] | None:
+        """Return what finds the rows' partitions in their columns; None if a column that says it is not selected."""
         field = column.target
         places = self._places()
-        found = [places.get((column.alias, each)) for each in field.partition_fields]
-        if not found or None in found:
+        found = [places[key] for each in field.partition_fields if (key := (column.alias, each)) in places]
+        if not found or len(found) < len(field.partition_fields):
             return None
         sources = [(place, *converters.get(place, ((), None))) for place in found]
 
@@ -112,8 +121,7 @@ class _KeyLoading(SQLCompiler):
             partition: str = field.partition_of(values)
             return partition
 
-        pick = itemgetter(*found)
-        return (lambda row: partition_of(pick(row))) if len(found) == 1 else (lambda row: partition_of(*pick(row)))
+        return lambda columns: map(partition_of, *(columns[place] for place in found))
 
     def _places(self) -> dict[tuple[str, Any], int]:
         """Return where in a row each selected column stands: composite columns take several places."""
@@ -127,63 +135,60 @@ class _KeyLoading(SQLCompiler):
 
 @dataclass(frozen=True, slots=True)
 class _Selected:
-    """An encrypted column in the rows of a query.
+    """An encrypted column among the columns of some rows.
 
     Attributes:
-        place: where in a row it stands.
+        place: which of them it is.
         column: the column.
-        partition_of: finds a row's partition; None if the field has its own, or the row does not show it.
+        partitions_of: finds the rows' partitions; None if the field has its own, or the rows do not show theirs.
     """
 
     place: int
     column: EncryptedCol
-    partition_of: Callable[[Any], str] | None
+    partitions_of: Callable[[Any], Iterable[str]] | None
 
-    def find_keys(self, batch: list[Any]) -> Iterator[KeyMeta | None]:
-        """Yield the keys that the records name, each at least once."""
-        field, place = self.column.target, self.place
+    def find_keys(self, columns: list[Any]) -> Iterable[KeyMeta | None]:
+        """Return the keys that the records name, each at least once."""
+        field, raw = self.column.target, columns[self.place]
         if field.format.is_binary:
-            for row in batch:
-                if isinstance(row[place], memoryview):
-                    row[place] = bytes(row[place])
-        if self.partition_of is None or not field.format.is_binary:
-            records = [row[place] for row in batch if row[place] is not None]
-            yield from map(field.find_key, one_per_key(records))
-            return
-        for row in batch:
-            with suppress(EncryptionError):
-                yield field.find_key(row[place], self.partition_of(row))
+            raw = columns[self.place] = [bytes(each) if isinstance(each, memoryview) else each for each in raw]
+            if self.partitions_of is not None:
+                return map(field.find_key, raw, self._partitions(columns))
+        return map(field.find_key, one_per_key([each for each in raw if each is not None] if None in raw else raw))
 
-    def take(self, batch: list[Any], keys: Keys) -> None:
-        """Put in the place of each record what the query yields of it, or what a converter makes that of."""
-        place = self.place
+    def take(self, columns: list[Any], keys: Keys) -> None:
+        """Put in the place of the records what the query yields of them, or what a converter makes that of."""
+        raw = columns[self.place]
         if not self.column.is_opened:
-            for row in batch:
-                if (record := row[place]) is not None:
-                    row[place] = SealedValue(record, keys)
+            loaded = self.column.target.with_keys(keys)
+            values: Iterable[Any] = map(SealedValue, raw, repeat(loaded))
+            if None in raw:
+                values = [None if each is None else SealedValue(each, loaded) for each in raw]
+            columns[self.place] = values
             return
         self.column.keys = keys
-        if self.column.target.template is None:
-            return
-        for row in batch:
-            if row[place] is not None:
-                row[place] = PlacedRecord(row[place], self._partition(row))
+        if self.column.target.template is not None:
+            placed = zip(raw, self._partitions(columns), strict=True)
+            columns[self.place] = [raw and PlacedRecord(raw, partition) for raw, partition in placed]
 
-    def _partition(self, row: Any) -> str:
+    def length(self, batch: list[Any]) -> int:
+        """Return how long the records of some rows are, all together."""
+        return sum(len(row[self.place] or "") for row in batch)
+
+    def _partitions(self, columns: list[Any]) -> Iterable[str]:
         field = self.column.target
-        if self.partition_of is None:
+        if self.partitions_of is None:
             raise field.needs_row()
         try:
-            return self.partition_of(row)
+            return list(self.partitions_of(columns))
         except EncryptionError as exc:
             raise exc.at(field.full_name).with_traceback(None)  # noqa: B904 - it is the same error
 
 
-def _load_keys(batch: list[Any], selected: Iterable[_Selected]) -> Keys:
-    metas = {meta for each in selected for meta in each.find_keys(batch)}
+def _load_keys(columns: list[Any], selected: Iterable[_Selected]) -> Keys:
     # Whatever is wrong with a key is an error of whoever reads its values, if anybody does.
     with suppress(AsherahError):
-        return load_keys(metas)
+        return load_keys({meta for each in selected for meta in each.find_keys(columns)})
     return NO_KEYS
 
 
@@ -193,7 +198,8 @@ def _seal_off(value: Any, column: EncryptedCol, connection: Any) -> SealedValue 
         return None
     record = bytes(value) if isinstance(value, memoryview) else value
     with suppress(AsherahError):
-        return SealedValue(record, load_keys([column.target.find_key(record)]))
+        field = column.target
+        return SealedValue(record, field.with_keys(load_keys([field.find_key(record)])))
     return SealedValue(record)
 
 
