@@ -138,19 +138,19 @@ class _Encryption(_Conversion):
             # The code that already runs with this field wrote it, or it is damaged.
             field.value_of(row.raw, row.partition, record.keys)
             return None
-        if self._is_authentic(record):
+        # Where the row says the partition, it may have said another when a record was written.
+        elsewhere = record.origin.partition if record.origin and field.template else None
+        if self._is_authentic(record, elsewhere or row.partition):
+            whose = f"partition {elsewhere!r}" if elsewhere else "this very partition"
             raise InvalidRecordError(
-                "it is a record already, which this field could have written. If the code with the encrypted field is "
-                "running, give that field allow_plaintext=True; if the column was encrypted before, use --fake"
+                f"it is a record of {whose} already. If the code with the encrypted field is running, give that field "
+                "allow_plaintext=True; if the column was encrypted before, use --fake"
             )
         return field.seal(field.from_plaintext(row.raw), row.partition)
 
-    def _is_authentic(self, record: RowRecord) -> bool:
-        row, origin = record.row, record.origin
-        # Where the row says the partition, it may have said another when the record was written.
-        partition = origin.partition if origin and self._field.template else row.partition
+    def _is_authentic(self, record: RowRecord, partition: str | None) -> bool:
         try:
-            self._field.open(row.raw, row.partition if partition is None else partition, record.keys)
+            self._field.open(record.row.raw, partition, record.keys)
         except (DecryptionError, KeyNotFoundError):
             return False
         return True

@@ -126,7 +126,7 @@ def _verify_value(
         report.system_keys[parent] += 1
     try:
         if parent in report.lost_keys:
-            raise KMSError(report.lost_keys[parent])  # noqa: TRY301 - one way out for all
+            raise KMSError(f"intermediate key {key}: {report.lost_keys[parent]}")  # noqa: TRY301 - one way out for all
         _open(column, record)
     except (DecryptionError, EncryptionError, KeyNotFoundError, KMSError) as exc:
         if parent is not None and isinstance(exc, KMSError):
