@@ -8,11 +8,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from django_asherah import engine
 from django_asherah.envelope.compact import PREFIX_LENGTH, compact_prefix, is_compact
-from django_asherah.envelope.records import KeyMeta, decode_row
+from django_asherah.envelope.partition import partition_of
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.exceptions import InvalidRecordError, PartitionMismatchError
 from django_asherah.lifecycle.columns import Column, Row
-from django_asherah.lifecycle.context import get_context
+from django_asherah.metastores.key_table import KeyTable
 
 MOST_KNOWN = 100_000
 """Keys that are remembered by what compact records say of them: about 20 MB."""
@@ -51,11 +53,15 @@ class Origins:
     """Finds out whose records are.
 
     JSON names its key. A compact record holds only a fingerprint of the key's id: for these the key table is read from
-    its beginning to its end, once for all that are asked of together, and once for good if it has at most ``MOST_KNOWN``
+    its beginning to its end: once for all that are asked of together, and once for good if it has at most ``most_known``
     keys of this service and product.
+
+    Args:
+        most_known: how many keys are remembered by their fingerprints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_known: int = MOST_KNOWN) -> None:
+        self._most_known = most_known
         self._known: dict[bytes, KeyMeta] = {}
         self._knows_all = False
 
@@ -65,17 +71,14 @@ class Origins:
         Raises:
             MetastoreError: the metastore fails, or can't list its keys, which compact records need.
         """
+        if not records:
+            return []
         self._learn(record[:PREFIX_LENGTH] for record in records if is_compact(record))
         keys = [self._key_of(record) for record in records]
-        context = get_context(keep_keys=True)
-        stored = context.factory.metastore.load_many([key for key in dict.fromkeys(keys) if key is not None])
-        return [
-            # Only the key's own record proves whose it is.
-            Origin(key, context.partition_of(key.key_id, stored[key].parent_key_meta) if key in stored else None)
-            if key is not None
-            else Origin(None, None)
-            for key in keys
-        ]
+        named = {key for key in keys if key is not None}
+        stored = engine.get_factory().metastore.load_many(list(named))
+        partitions = {key: _partition_of(key, record) for key, record in stored.items()}
+        return [Origin(key, partitions.get(key) if key else None) for key in keys]
 
     def _key_of(self, record: Any) -> KeyMeta | None:
         if is_compact(record):
@@ -86,17 +89,26 @@ class Origins:
         wanted = {prefix for prefix in prefixes if prefix not in self._known}
         if not wanted or self._knows_all:
             return
-        if len(self._known) >= MOST_KNOWN:
+        if len(self._known) >= self._most_known:
             self._known.clear()
-        context = get_context(keep_keys=True)
         self._knows_all = True
-        for row in context.table.scan():
+        for row in KeyTable(engine.get_factory().metastore).scan():
             with suppress(InvalidRecordError):
                 record = row.record()
-                if context.partition_of(row.key_id, record.parent_key_meta) is None:
-                    continue
                 key = KeyMeta(row.key_id, record.created)
-                if (prefix := compact_prefix(key)) in wanted or len(self._known) < MOST_KNOWN:
+                if _partition_of(key, record) is None:
+                    continue
+                if (prefix := compact_prefix(key)) in wanted or len(self._known) < self._most_known:
                     self._known[prefix] = key
                 else:
                     self._knows_all = False
+
+
+def _partition_of(key: KeyMeta, record: EnvelopeKeyRecord) -> str | None:
+    """Return the partition whose key this is, if it is one of the configured service, product and suffix.
+
+    The parent decides: the id of another service's key may look like one of ours.
+    """
+    system_id = engine.get_factory().system_key_id
+    parent = record.parent_key_meta
+    return partition_of(key.key_id, system_id) if parent is not None and parent.key_id == system_id else None

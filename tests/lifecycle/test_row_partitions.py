@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from django.db import connection, models
+from msgspec import structs
 
 from django_asherah import lifecycle
 from django_asherah.fields import EncryptedTextField
+from django_asherah.lifecycle.columns import encrypted_columns
 from django_asherah.lifecycle.reencryption import Options
-from tests.databases import execute, in_thread
+from django_asherah.lifecycle.swap import Swap, swap_values
+from tests.databases import VENDOR, execute, in_thread
 from tests.lifecycle.tenants import KINDS, Kind, fill, intact, key_id, make_model, texts, with_table
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -67,7 +70,9 @@ def test_shards_share_the_rows_out(model: Any) -> None:
 def move_away(model: Any, kind: Kind) -> int:
     """Move the first tenant's rows to the second with SQL alone; return how many."""
     old, new = kind.places[:2]
-    return int(model.objects.filter(**old).update(**new, **({"serial": 0} if "{own}" in kind.template else {})))
+    # Found by Python, as MariaDB takes one tenant for another that differs in case alone.
+    keys = [row.pk for row in model.objects.all() if all(getattr(row, name) == value for name, value in old.items())]
+    return int(model.objects.filter(pk__in=keys).update(**new))
 
 
 @pytest.fixture
@@ -153,6 +158,34 @@ class TestRace:
         report = lifecycle.reencrypt([column], options=Options(moved=True))
         assert (racing, report.moved, report.bad) == ([], {column: 1}, [])
         assert lifecycle.verify_data([column]).bad == []
+
+
+class TestCollation:
+    """Tenants that the database takes for the same, and that have a key each."""
+
+    @pytest.fixture
+    def model(self, transactional_db: None) -> Iterator[Any]:
+        if VENDOR == "postgresql":
+            execute(
+                "default",
+                "CREATE COLLATION IF NOT EXISTS nocase (provider=icu, locale='und-u-ks-level2', deterministic=false)",
+            )
+        collation = "utf8mb4_general_ci" if VENDOR == "mysql" else "nocase"
+        columns = {"tenant": models.CharField(max_length=9, db_collation=collation)}
+        kind = Kind("t-{tenant}", [{"tenant": "a"}], [], lambda: columns)
+        with with_table(make_model(kind)) as model:
+            fill(model, kind, rounds=1)
+            yield model
+
+    def test_the_swap_does_not(self, model: Any) -> None:
+        (column,) = encrypted_columns(["testapp.Tenanted.body"])
+        (row,) = column.at([model.objects.get(tenant="A").pk])
+        assert row.place == ("a",)
+        swap = Swap(row.pk, row.raw, "wrong", ("A",))
+        assert swap_values(connection, column, [swap]) == [row.pk]
+        assert swap_values(connection, column, [structs.replace(swap, place=("a ",))]) == [row.pk]
+        assert model.objects.get().body == "body 0"
+        assert swap_values(connection, column, [structs.replace(swap, place=("a",))]) == []
 
 
 class TestInherited:
