@@ -44,7 +44,7 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
         if raw is None or self.is_plaintext(raw):
             return None
         with suppress(DecryptionError, EncryptionError):
-            if isinstance(raw, str):  # JSON names its key whosever it is.
+            if not is_compact(raw):  # JSON names its key whosever it is.
                 return decode_row(raw).key.parent_key_meta
             if self.template is None or partition is not None:
                 return self.key_of(raw, partition)

@@ -23,6 +23,7 @@ from django_asherah.lifecycle.records import RecordReader, RowRecord
 from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
 
 _MOST_PASSES = 10
+_MOST_LOOKS = 100
 _MOST_NAMED = 20
 
 
@@ -75,8 +76,11 @@ class _Conversion(ABC):
         before = self._converted
         for rows in self._column.rows(ROWS_PER_TRANSACTION):
             lost = self._convert(rows)
-            while lost:  # Whoever wrote these meanwhile got their work done, so this ends.
+            for _ in range(_MOST_LOOKS):
+                if not lost:
+                    break
                 lost = self._convert(self._column.at(lost))
+            self._bad += [(pk, "others keep writing it") for pk in lost]
             self._progress(len(rows))
         return self._converted - before
 

@@ -21,7 +21,7 @@ class RowRecord(Struct, frozen=True):
     Attributes:
         row: the row.
         key: the key that its record names; None if it names none, or one that the key table does not have.
-        origin: whose record it is, if it is not of the partition that the row says.
+        origin: whose record it is, if it is not of the partition that the row says, or the row says none.
         keys: the keys of the rows that were read together.
     """
 
@@ -55,15 +55,15 @@ class RecordReader:
         return (RowRecord(row, origin.key if origin else key, origin, keys) for row, origin, key in found)
 
     def _is_stray(self, row: Row, key: KeyMeta | None) -> bool:
-        """Tell whether a row holds a whole record, but of another partition than it says."""
-        if row.fault:
-            return False
-        session = self._column.session(row)
+        """Tell whether a row holds a whole record that is not of the partition which it says."""
         if key is not None:
-            return key.key_id != session.partition.intermediate_key_id
+            return not row.fault and key.key_id != self._column.session(row).partition.intermediate_key_id
+        if not is_compact(row.raw):
+            return False
+        if row.fault:
+            return True
         try:
-            if is_compact(row.raw):
-                session.read(row.raw)
+            self._column.session(row).read(row.raw)
         except PartitionMismatchError:
             return True
         except InvalidRecordError:

@@ -263,11 +263,12 @@ class TestUnusable:
             assert model.objects.get(serial=1).code == "code 1"
             assert execute("default", "SELECT body, code FROM tenanted WHERE serial = 0") == before
 
-    def test_the_key_that_its_json_names_still_counts_as_needed(self, transactional_db: None) -> None:
+    def test_the_keys_that_its_values_name_still_count_as_needed(self, transactional_db: None) -> None:
         kind = Kind("t-{tenant}", [{"tenant": "x"}], [], lambda: {"tenant": models.CharField(max_length=300, null=True)})
         with with_table(make_model(kind)) as model:
             fill(model, kind, rounds=1)
             execute("default", "UPDATE tenanted SET tenant = NULL")
-            report = lifecycle.verify_data(["testapp.Tenanted.body"])
-            assert {meta.key_id: count for meta, count in report.keys.items()} == {key_id("t-x"): 1}
-            assert report.system_keys.total() == 1
+            report = lifecycle.verify_data(["testapp.Tenanted"])
+            assert report.bad.total == 2
+            assert {meta.key_id: count for meta, count in report.keys.items()} == {key_id("t-x"): 2}
+            assert report.system_keys.total() == 2
