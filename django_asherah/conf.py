@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_asherah.envelope.interfaces import KeyManagementService, Metastore
 from django_asherah.envelope.partition import NAME, Partition
 from django_asherah.exceptions import EncryptionError
-from django_asherah.problems import Problem, is_count, unknown_names
+from django_asherah.problems import Problem, is_count, is_dotted_path, unknown_names
 from django_asherah.providers import Provider, Registry
 
 KMS: Registry[KeyManagementService] = Registry(
@@ -56,6 +56,7 @@ class Settings:
     metastore_options: Mapping[str, Any] = field(default_factory=dict)
     database: str = "default"
     partition: str = "default"
+    partition_guard: str = ""
     key_suffix: str = ""
     expire_key_after: timedelta = timedelta(days=90)
     revoke_check_interval: timedelta = timedelta(minutes=60)
@@ -102,6 +103,7 @@ def find_problems() -> Iterator[Problem]:
     yield from _names(raw)
     yield from KMS.find_problems(raw)
     yield from METASTORE.find_problems(raw)
+    yield from _guard(raw)
     yield from _limits(raw)
 
 
@@ -137,6 +139,16 @@ def _partition(raw: Mapping[str, Any]) -> Iterator[Problem]:
             "asherah.E005",
             f"ASHERAH['PARTITION']: {exc}.",
             "Name a partition, or leave it out for 'default'.",
+        )
+
+
+def _guard(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    path = raw.get("PARTITION_GUARD", "")
+    if path != "" and not is_dotted_path(path):
+        yield Problem(
+            "asherah.E017",
+            f"ASHERAH['PARTITION_GUARD'] is {path!r}.",
+            "Give the dotted path of a function that takes a request and returns its partitions, or leave it out.",
         )
 
 

@@ -27,6 +27,7 @@ from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.session import Session, SessionFactory
 from django_asherah.exceptions import EncryptionError
+from django_asherah.guard import allowed_partitions, outside_guard
 from django_asherah.metastores.database import DatabaseMetastore
 
 
@@ -62,10 +63,14 @@ def get_session(partition: str | None = None) -> Session:
     Raises:
         ImproperlyConfigured: the settings are wrong.
         EncryptionError: the partition can't be part of a key id.
+        PartitionMismatchError: a ``partition_guard`` is active that does not allow it.
     """
     running = _running or _start()
     if partition is None:
         partition = running.partition
+    allowed = allowed_partitions.get()
+    if allowed is not None and partition not in allowed:
+        raise outside_guard(partition, allowed)
     try:
         return running.sessions[partition]
     except KeyError:

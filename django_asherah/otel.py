@@ -106,13 +106,13 @@ def _observed_by(meters: _Meters) -> type[Session]:
     class ObservedSession(Session):
         __slots__ = ()
 
-        def encrypt(self, payload: bytes) -> str:
+        def encrypt(self, *args: Any) -> str:
             with meters.operation("encrypt"):
-                return super().encrypt(payload)
+                return super().encrypt(*args)
 
-        def encrypt_compact(self, payload: bytes) -> bytes:
+        def encrypt_compact(self, *args: Any) -> bytes:
             with meters.operation("encrypt"):
-                return super().encrypt_compact(payload)
+                return super().encrypt_compact(*args)
 
         def decrypt(self, *args: Any) -> bytes:
             with meters.operation("decrypt"):

@@ -44,6 +44,12 @@ def is_duration(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
+def is_dotted_path(value: object) -> bool:
+    """Tell whether ``value`` may be the dotted path of something in a module."""
+    parts = value.split(".") if isinstance(value, str) else ()
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+
+
 def is_url(value: object) -> bool:
     """Tell whether ``value`` is the URL of an HTTP server."""
     return isinstance(value, str) and value.startswith(("http://", "https://"))

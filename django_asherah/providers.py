@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from django_asherah.envelope.interfaces import Listener
-from django_asherah.problems import Problem, unknown_names
+from django_asherah.problems import Problem, is_dotted_path, unknown_names
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class Registry(Generic[T]):
         if not isinstance(options, Mapping):
             yield Problem(self.wrong_options, f"{where} is not a dict.", "Give a dict, or leave it out.")
             return
-        if not isinstance(name, str) or (name not in self.paths and not _is_dotted_path(name)):
+        if not isinstance(name, str) or (name not in self.paths and not is_dotted_path(name)):
             names = ", ".join(map(repr, self.paths))
             hint = f"Choose {names}, or give the dotted path of a class."
             yield Problem(self.wrong_name, f"ASHERAH[{self.setting!r}] is {name!r}.", hint)
@@ -120,8 +120,3 @@ class Registry(Generic[T]):
             raise ImproperlyConfigured(f"ASHERAH[{self.setting!r}] is {name!r}, which {reason}")
 
         return Provider(make=make, options=None)
-
-
-def _is_dotted_path(name: str) -> bool:
-    parts = name.split(".")
-    return len(parts) > 1 and all(part.isidentifier() for part in parts)

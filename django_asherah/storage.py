@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from os import PathLike
 from typing import Any
@@ -17,6 +18,7 @@ from django.utils.encoding import filepath_to_uri
 from django_asherah import engine
 from django_asherah.envelope.files import CHUNK_LENGTH, Header, read_header, seal_chunks
 from django_asherah.envelope.streams import OpeningReader, SealingReader, at_file
+from django_asherah.exceptions import EncryptionError
 
 
 @deconstructible(path="django_asherah.storage.EncryptedStorage")
@@ -27,13 +29,26 @@ class EncryptedStorage(Storage):
 
     Args:
         storage: where the encrypted files go: an alias in ``STORAGES``, or a storage.
-        partition: whose intermediate key seals the files' keys; ``ASHERAH["PARTITION"]`` if None.
+        partition: whose intermediate key seals the files' keys; ``ASHERAH["PARTITION"]`` if None. Or a function of a
+            module, which takes a file's name and returns its partition: the same for the name to save under as for the
+            one that the file gets.
         base_url: what ``url()`` puts before a name: the URL of a view of yours that serves the decrypted files.
+
+    Raises:
+        ValueError: the function is a lambda, inside of another one, or an object's method: migrations can't import it.
     """
 
     def __init__(
-        self, storage: str | Storage = "encrypted", partition: str | None = None, base_url: str | None = None
+        self,
+        storage: str | Storage = "encrypted",
+        partition: str | Callable[[str], str] | None = None,
+        base_url: str | None = None,
     ) -> None:
+        if callable(partition) and not _is_importable(partition):
+            raise ValueError(
+                f"EncryptedStorage can't take {_name_of(partition)} as its partition, since migrations can't import "
+                "it: give a function that a module defines at its top level"
+            )
         self._storage = storage
         self.partition = partition
         self.base_url = base_url
@@ -50,13 +65,14 @@ class EncryptedStorage(Storage):
 
         Raises:
             ValueError: the mode is not ``rb``: files are written whole, by ``save()``.
-            AsherahError: it can't be opened. Reading it raises these, too.
+            AsherahError: it can't be opened, or has no partition. Reading it raises these, too.
         """
         if mode != "rb":
             raise ValueError(f"an encrypted file can be opened with mode 'rb' alone, not {mode!r}: write with save()")
         sealed = self.storage.open(name, "rb")
         try:
-            reader: Any = OpeningReader(name, sealed, engine.get_session(self.partition))
+            session = at_file(name, lambda: engine.get_session(self._partition_of(name)))
+            reader: Any = OpeningReader(name, sealed, session)
         except BaseException:
             sealed.close()
             raise
@@ -66,15 +82,26 @@ class EncryptedStorage(Storage):
         """Save a file encrypted, and return its actual name.
 
         Raises:
-            EncryptionError: its key could be rolled back, and the file would stay.
+            EncryptionError: it has no partition; its key could be rolled back, and the file would stay; or the name
+                that it gets is in another partition than the one that was asked for. No file stays.
+            PartitionMismatchError: a ``partition_guard`` is active that does not allow its partition.
             KMSError, MetastoreError: there is no key.
         """
         if not hasattr(content, "chunks"):
             content = File(content, name)
         # Not the content itself with another read(): FileSystemStorage moves an upload's temporary file as it is.
         name = name or content.name
-        sealed: Any = at_file(str(name), lambda: SealingReader(lambda: self._seal(content)))
-        return self.storage.save(name, File(sealed, name), max_length=max_length)
+        partition = at_file(str(name), lambda: self._partition_of(name))
+        if callable(self.partition):  # Before anything is written: it may take the place of another file.
+            self._require_partition(self.get_available_name(str(name), max_length), partition)
+        sealed: Any = at_file(str(name), lambda: SealingReader(lambda: self._seal(content, partition)))
+        saved = self.storage.save(name, File(sealed, name), max_length=max_length)
+        try:
+            self._require_partition(saved, partition)
+        except BaseException:
+            self.storage.delete(saved)  # It would never open.
+            raise
+        return saved
 
     def size(self, name: str) -> int:
         """Return the length of a file's content, as its length in the storage has it.
@@ -98,9 +125,31 @@ class EncryptedStorage(Storage):
             )
         return urljoin(self.base_url, (filepath_to_uri(name) or "").lstrip("/"))
 
-    def _seal(self, content: Any) -> Iterator[bytes]:
+    def _partition_of(self, name: Any) -> str | None:
+        if not callable(self.partition):
+            return self.partition
+        partition = self.partition(str(name))
+        # None would be ASHERAH["PARTITION"], which nobody chose.
+        if not isinstance(partition, str):
+            raise EncryptionError(
+                f"{_name_of(self.partition)} returned {partition.__class__.__name__} for it: "
+                "it must return the file's partition, a str"
+            )
+        return partition
+
+    def _require_partition(self, name: str, partition: str | None) -> None:
+        """Refuse a name that the storage has chosen unless it is in the partition of the name that was asked for."""
+        found = at_file(name, lambda: self._partition_of(name))
+        if found != partition:
+            raise EncryptionError(
+                f"file {name!r}: the storage chose this name, for which {_name_of(self.partition)} returns partition "
+                f"{found!r}, and not {partition!r} as for the name that was asked for: let it look at a part of the "
+                "name that the storage keeps, such as its first folder"
+            )
+
+    def _seal(self, content: Any, partition: str | None) -> Iterator[bytes]:
         """Make the file's key now, and return the file's parts."""
-        session = engine.get_session(self.partition)
+        session = engine.get_session(partition)
         record, stream = session.start_file()
         # A file is not rolled back with the transaction that its key may be of.
         engine.require_committed_key(session.newest_key(), "the file storage")
@@ -142,3 +191,12 @@ class EncryptedStorage(Storage):
     def generate_filename(self, filename: str | PathLike[str]) -> str:
         """Return a name from ``upload_to`` and the upload's own."""
         return self.storage.generate_filename(filename)
+
+
+def _is_importable(function: Any) -> bool:
+    is_of_an_object = inspect.ismethod(function) and not inspect.isclass(function.__self__)
+    return not is_of_an_object and "<" not in getattr(function, "__qualname__", "")
+
+
+def _name_of(function: Any) -> str:
+    return f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else repr(function)

@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from django.apps import apps
@@ -26,6 +26,7 @@ from pytest_django import Settings
 
 import django_asherah.checks
 from django_asherah.checks.admin import check_admin
+from django_asherah.checks.guard import check_partition_guard
 from django_asherah.checks.models import check_models
 from django_asherah.checks.settings import check_deployment, check_settings
 from django_asherah.checks.table import check_key_table
@@ -97,6 +98,46 @@ class TestSettings:
         [message] = check_settings(None)
 
         assert message.is_silenced()
+
+
+class TestPartitionGuard:
+    GIVEN: ClassVar[list[str]] = ["django_asherah.middleware.PartitionGuardMiddleware"]
+
+    def found(self, settings: Settings, path: str, middleware: list[str]) -> list[tuple[str | None, str, bool]]:
+        settings.ASHERAH, settings.MIDDLEWARE = {**STATIC, "PARTITION_GUARD": path}, middleware
+        return [(message.id, message.msg, message.is_serious()) for message in check_partition_guard(None)]
+
+    def test_a_function_and_the_middleware_go_together(self, settings: Settings) -> None:
+        assert self.found(settings, "", []) == []
+        assert self.found(settings, "tests.test_middleware.clinic_of", self.GIVEN) == []
+
+    def test_a_function_that_nobody_asks_is_a_warning(self, settings: Settings) -> None:
+        [(id, text, is_serious)] = self.found(settings, "tests.test_middleware.clinic_of", [])
+
+        assert (id, is_serious) == ("asherah.W003", False)
+        assert "no request is guarded: the middleware is missing" in text
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("", "is not set, and PartitionGuardMiddleware needs it."),
+            ("tests.nowhere.clinic_of", "is 'tests.nowhere.clinic_of', which can't be imported: No module named"),
+            (
+                "tests.test_middleware.nobody",
+                'which can\'t be imported: Module "tests.test_middleware" does not define',
+            ),
+            ("tests.settings.ASHERAH", "is 'tests.settings.ASHERAH', which is no function, but a dict."),
+        ],
+    )
+    def test_no_function_is_an_error(self, settings: Settings, path: str, reason: str) -> None:
+        [(id, text, is_serious)] = self.found(settings, path, self.GIVEN)
+
+        assert (id, is_serious) == ("asherah.E017", True)
+        assert text.startswith("ASHERAH['PARTITION_GUARD'] is ")
+        assert reason in text
+
+    def test_settings_that_are_wrong_are_left_to_their_own_check(self, settings: Settings) -> None:
+        assert self.found(settings, "nowhere", self.GIVEN) == []
 
 
 class TestDeployment:

@@ -47,6 +47,7 @@ def test_the_least_that_is_needed_gets_the_documented_defaults(settings: DjangoS
         metastore_options={},
         database="default",
         partition="default",
+        partition_guard="",
         key_suffix="",
         expire_key_after=timedelta(days=90),
         revoke_check_interval=timedelta(minutes=60),
@@ -70,8 +71,9 @@ def test_the_least_that_is_needed_gets_the_documented_defaults(settings: DjangoS
         {**STATIC, "PARTITION": "Zoë's 日本 🗝", "KEY_SUFFIX": "us-west-2", "DATABASE": "other"},
         {**STATIC, "EXPIRE_KEY_AFTER": timedelta(seconds=1), "REVOKE_CHECK_INTERVAL": timedelta.max},
         {**STATIC, "KEY_CACHE_SIZE": 1},
+        {**STATIC, "PARTITION_GUARD": "clinic.tenants.partitions_of"},
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_right_is_accepted(settings: DjangoSettings, given: dict[str, Any]) -> None:
     assert problems(settings, given) == []
@@ -228,6 +230,17 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
         ["ASHERAH['KEY_CACHE_SIZE'] is 0", "whole number above 0"],
     ),
     "a cache for True keys": ({**STATIC, "KEY_CACHE_SIZE": True}, "asherah.E015", ["is True"]),
+    "a guard that is a function": (
+        {**STATIC, "PARTITION_GUARD": len},
+        "asherah.E017",
+        ["ASHERAH['PARTITION_GUARD'] is"],
+    ),
+    "a guard without a module": (
+        {**STATIC, "PARTITION_GUARD": "partitions_of"},
+        "asherah.E017",
+        ["ASHERAH['PARTITION_GUARD'] is 'partitions_of'", "the dotted path of a function that takes a request"],
+    ),
+    "a guard of None": ({**STATIC, "PARTITION_GUARD": None}, "asherah.E017", ["is None"]),
     "metastore options that are no dict": (
         {**STATIC, "METASTORE_OPTIONS": 1},
         "asherah.E016",
@@ -264,7 +277,7 @@ def test_what_is_wrong_is_refused_at_use(settings: DjangoSettings, given: Any, i
 
 
 def test_every_problem_has_a_case_here() -> None:
-    assert {id for _, id, _ in WRONG.values()} == {f"asherah.E{number:03}" for number in range(1, 17)}
+    assert {id for _, id, _ in WRONG.values()} == {f"asherah.E{number:03}" for number in range(1, 18)}
 
 
 def test_a_missing_setting_is_found(settings: DjangoSettings) -> None:

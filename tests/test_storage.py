@@ -6,12 +6,14 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import tracemalloc
 from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -20,6 +22,7 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, storages
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db import connection, models, transaction
+from django.db.migrations.writer import MigrationWriter
 from django.test import override_settings
 from moto import mock_aws
 from storages.backends.s3 import S3Storage
@@ -36,6 +39,7 @@ from django_asherah.exceptions import (
     InvalidRecordError,
     PartitionMismatchError,
 )
+from django_asherah.guard import partition_guard
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.memory import MemoryMetastore
 from django_asherah.storage import EncryptedStorage
@@ -410,6 +414,195 @@ class TestStorage:
         assert made.deconstruct() == ("django_asherah.storage.EncryptedStorage", ("files",), {"partition": "p"})
 
 
+def clinic_of(name: str) -> str:
+    """Return the partition that a file's first folder names."""
+    return name.partition("/")[0]
+
+
+def whole_name(name: str) -> str:
+    """Return a partition that changes with every letter of the name."""
+    return name.removesuffix(".pdf")
+
+
+ANSWERS: dict[str, Any] = {}
+
+
+def answer(name: str) -> Any:
+    return ANSWERS[name]
+
+
+class Clinics:
+    @classmethod
+    def of(cls, name: str) -> str:
+        return clinic_of(name)
+
+    def mine(self, name: str) -> str:
+        return clinic_of(name)
+
+
+class TestPartitionOfAName:
+    def test_seals_and_opens_each_file_under_its_own_partition(self, inner: InMemoryStorage) -> None:
+        storage = EncryptedStorage(inner, partition=clinic_of)
+        for number in (7, 8):
+            name = storage.save(f"clinic-{number}/scan.pdf", ContentFile(b"secret"))
+            assert f"_IK_clinic-{number}_suite_tests".encode() in sealed(storage, name)
+            assert content(storage, name) == b"secret"
+            assert content(EncryptedStorage(inner, partition=f"clinic-{number}"), name) == b"secret"
+
+    def test_a_file_in_another_tenants_folder_is_refused_by_its_name(self, inner: InMemoryStorage) -> None:
+        storage = EncryptedStorage(inner, partition=clinic_of)
+        storage.save("clinic-7/scan.pdf", ContentFile(b"secret"))
+        put(storage, sealed(storage, "clinic-7/scan.pdf"), "clinic-8/scan.pdf")
+        with pytest.raises(PartitionMismatchError, match=r"^file 'clinic-8/scan\.pdf': .*_IK_clinic-7_"):
+            content(storage, "clinic-8/scan.pdf")
+
+    @pytest.mark.parametrize("make", [InMemoryStorage, FileSystemStorage])
+    def test_a_name_that_is_taken_or_too_long_changes_and_its_partition_does_not(
+        self, make: type[Any], tmp_path: Path
+    ) -> None:
+        storage = EncryptedStorage(make(location=tmp_path), partition=clinic_of)
+        asked = f"clinic-7/{'x' * 60}.pdf"
+        names = [storage.save(asked, ContentFile(bytes([n])), max_length=40) for n in range(3)]
+        assert len({asked, *names}) == 4
+        assert max(map(len, names)) == 40
+        assert [content(storage, name) for name in names] == [b"\0", b"\1", b"\2"]
+
+    def test_a_name_of_another_partition_than_the_one_asked_for_is_refused_and_leaves_no_file(
+        self, inner: InMemoryStorage
+    ) -> None:
+        storage = EncryptedStorage(inner, partition=whole_name)
+        assert storage.save("a.pdf", ContentFile(b"first")) == "a.pdf"
+        with pytest.raises(
+            EncryptionError,
+            match=r"^file 'a_\w+\.pdf': the storage chose this name, for which tests\.test_storage\.whole_name returns "
+            r"partition 'a_\w+', and not 'a' as for the name that was asked for: let it look at a part of the name",
+        ):
+            storage.save("a.pdf", ContentFile(b"second"))
+        assert inner.listdir("")[1] == ["a.pdf"]
+        assert content(storage, "a.pdf") == b"first"
+
+    def test_a_file_that_would_have_been_overwritten_stays_when_the_name_is_refused(self) -> None:
+        class Overwriting(InMemoryStorage):
+            def get_available_name(self, name: str, max_length: int | None = None) -> str:
+                return "clinic-8/x"
+
+            def _save(self, name: str, content: Any) -> str:
+                self.delete(name)
+                return super()._save(name, content)  # type: ignore[misc, no-any-return]
+
+        storage = EncryptedStorage(Overwriting(), partition=clinic_of)
+        storage.save("clinic-8/x", ContentFile(b"theirs"))
+        with pytest.raises(EncryptionError, match=r"^file 'clinic-8/x': the storage chose this name"):
+            storage.save("clinic-7/x", ContentFile(b"ours"))
+        assert content(storage, "clinic-8/x") == b"theirs"
+
+    @pytest.mark.parametrize(("name", "error"), [("clinic-8/x", EncryptionError), ("unknown", KeyError)])
+    def test_a_name_that_changes_while_the_file_is_written_is_refused_and_leaves_no_file(
+        self, name: str, error: type[Exception]
+    ) -> None:
+        class Racing(InMemoryStorage):
+            def _save(self, _: str, content: Any) -> str:
+                return super()._save(name, content)  # type: ignore[misc, no-any-return]
+
+        ANSWERS.update({"clinic-7/x": "clinic-7", "clinic-8/x": "clinic-8"})
+        storage = EncryptedStorage(Racing(), partition=answer)
+        with pytest.raises(error):
+            storage.save("clinic-7/x", ContentFile(b"x"))
+        assert not storage.exists(name)
+
+    def test_a_storage_that_spells_names_in_its_own_way(self) -> None:
+        class Spelling(InMemoryStorage):
+            def get_available_name(self, name: str, max_length: int | None = None) -> str:
+                return str(PurePosixPath(name.replace("\\", "/")))
+
+        storage = EncryptedStorage(Spelling(), partition=clinic_of)
+        assert storage.save("clinic-7//x", ContentFile(b"x")) == "clinic-7/x"
+        assert content(storage, "clinic-7/x") == b"x"
+        for asked in ("./clinic-7/y", "clinic-7\\y"):
+            with pytest.raises(EncryptionError, match=r"^file 'clinic-7/y': the storage chose this name"):
+                storage.save(asked, ContentFile(b"y"))
+            assert not storage.exists("clinic-7/y")
+
+    def test_a_function_that_fails_for_the_final_name_leaves_no_file(self, inner: InMemoryStorage) -> None:
+        ANSWERS.clear()
+        ANSWERS["x"] = "clinic-7"
+        storage = EncryptedStorage(inner, partition=answer)
+        storage.save("x", ContentFile(b"first"))
+        with pytest.raises(KeyError):
+            storage.save("x", ContentFile(b"second"))
+        with pytest.raises(KeyError):
+            storage.save("y", ContentFile(b"third"))
+        assert inner.listdir("")[1] == ["x"]
+
+    @pytest.mark.parametrize(
+        ("returned", "reason"),
+        [
+            (None, r"tests\.test_storage\.answer returned NoneType for it: it must return the file's partition, a str"),
+            (7, r"tests\.test_storage\.answer returned int for it: it must return the file's partition, a str"),
+            (b"clinic-7", r"tests\.test_storage\.answer returned bytes"),
+            ("", "a partition must not be empty"),
+            ("a\0b", "a partition must not hold NUL"),
+            ("\ud800", "a partition must not hold NUL or lone surrogates"),
+            ("x" * 256, "partition of 256 characters makes a key id of 272 characters"),
+        ],
+    )
+    def test_what_is_no_partition_is_an_error_and_stores_nothing(
+        self, inner: InMemoryStorage, returned: Any, reason: str
+    ) -> None:
+        storage = EncryptedStorage(inner, partition=answer)
+        ANSWERS["x"] = returned
+        with pytest.raises(EncryptionError, match=rf"^file 'x': {reason}"):
+            storage.save("x", ContentFile(b"secret"))
+        assert not inner.exists("x")
+        put(EncryptedStorage(inner), b"whatever")
+        with pytest.raises(EncryptionError, match=rf"^file 'x': {reason}"):
+            storage.open("x")
+
+    def test_a_guard_holds_for_the_files_own_partition(self, inner: InMemoryStorage) -> None:
+        storage = EncryptedStorage(inner, partition=clinic_of)
+        storage.save("clinic-8/x", ContentFile(b"secret"))
+        with partition_guard("clinic-7"):
+            storage.save("clinic-7/x", ContentFile(b"x"))
+            with pytest.raises(PartitionMismatchError, match=r"^file 'clinic-8/x': partition 'clinic-8' is outside"):
+                storage.open("clinic-8/x")
+            with pytest.raises(PartitionMismatchError, match=r"^file 'clinic-8/y': partition 'clinic-8' is outside"):
+                storage.save("clinic-8/y", ContentFile(b"x"))
+        assert not inner.exists("clinic-8/y")
+
+    def test_a_storage_that_winds_back_seals_under_the_same_partition_again(self) -> None:
+        class Twice(InMemoryStorage):
+            def _save(self, name: str, content: Any) -> str:
+                assert b"_IK_clinic-7_" in content.read(1000)
+                return super()._save(name, content)  # type: ignore[misc, no-any-return]
+
+        storage = EncryptedStorage(Twice(), partition=clinic_of)
+        assert content(storage, storage.save("clinic-7/x", ContentFile(b"secret"))) == b"secret"
+
+    @pytest.mark.parametrize(
+        "function", [clinic_of, Clinics.of, partial(clinic_of)], ids=["function", "class", "partial"]
+    )
+    def test_goes_into_migrations(self, function: Any) -> None:
+        field = models.FileField(storage=EncryptedStorage("files", partition=function))
+        text, imports = MigrationWriter.serialize(field.deconstruct()[3]["storage"])
+        namespace: dict[str, Any] = {}
+        exec("\n".join(imports), namespace)
+        assert eval(text, namespace).partition("clinic-7/x") == "clinic-7"
+
+    def test_refuses_what_no_migration_can_import(self) -> None:
+        def inside(name: str) -> str:
+            return name
+
+        for function, name in (
+            (lambda name: name, "TestPartitionOfAName.test_refuses_what_no_migration_can_import.<locals>.<lambda>"),
+            (inside, "TestPartitionOfAName.test_refuses_what_no_migration_can_import.<locals>.inside"),
+            (Clinics().mine, "Clinics.mine"),
+        ):
+            with pytest.raises(
+                ValueError, match=rf"can't take tests\.test_storage\.{re.escape(name)} as its partition"
+            ):
+                EncryptedStorage("files", partition=function)
+
+
 class TestS3:
     """django-storages' S3Storage, which uploads in parts and by threads."""
 
@@ -432,6 +625,13 @@ class TestS3:
         with storage.open(name) as file:
             assert file.seek(length // 2) == length // 2
             assert file.read(10) == data[length // 2 :][:10]
+
+    def test_a_partition_for_each_name(self, storage: EncryptedStorage) -> None:
+        storage = EncryptedStorage(storage.storage, partition=clinic_of)
+        assert content(storage, storage.save("clinic-7/x.pdf", ContentFile(b"secret"))) == b"secret"
+        with pytest.raises(EncryptionError, match=r"^file 'clinic-7/x\.pdf': the storage chose this name"):
+            storage.save("./clinic-7/x.pdf", ContentFile(b"other"))
+        assert content(storage, "clinic-7/x.pdf") == b"secret"
 
     def test_what_was_changed_in_the_bucket_is_refused(self, storage: EncryptedStorage) -> None:
         name = storage.save("x.pdf", ContentFile(b"secret"))
@@ -456,6 +656,31 @@ class TestFileField:
         assert not storage.exists(name)
 
 
+@pytest.mark.django_db
+class TestUploadTo:
+    def test_a_field_whose_upload_to_names_the_tenant(self, inner: InMemoryStorage, settings: Any) -> None:
+        field = cast("models.FileField[Any]", Attachment._meta.get_field("file"))
+        with override_field(field, storage=EncryptedStorage(inner, partition=clinic_of), upload_to=folder_of_clinic):
+            rows = [Attachment.objects.create(file=ContentFile(b"secret", "scan.txt")) for _ in range(2)]
+            names = [row.file.name for row in rows]
+            assert names[0] == "clinic-7/scan.txt" != names[1]
+            assert [Attachment.objects.get(pk=row.pk).file.read() for row in rows] == [b"secret"] * 2
+            assert all(b"_IK_clinic-7_suite_tests" in inner.open(name).read() for name in names)
+
+
+def folder_of_clinic(row: Attachment, filename: str) -> str:
+    return f"clinic-7/{filename}"
+
+
+@contextmanager
+def override_field(field: Any, **changes: Any) -> Iterator[None]:
+    """Give the field these attributes for the length of the block."""
+    before = {name: getattr(field, name) for name in changes}
+    vars(field).update(changes)
+    yield
+    vars(field).update(before)
+
+
 @pytest.mark.django_db(transaction=True)
 class TestTransactions:
     def test_no_file_outlives_its_key(self, inner: InMemoryStorage) -> None:
@@ -474,3 +699,12 @@ class TestTransactions:
                 raise ZeroDivisionError
             engine.reset()
             assert content(storage, "x") == b"x"
+
+    @pytest.mark.skipif(VENDOR != "sqlite", reason="only SQLite makes keys inside of the transaction")
+    def test_no_file_outlives_the_key_of_its_own_partition(self, inner: InMemoryStorage) -> None:
+        storage = EncryptedStorage(inner, partition=clinic_of)
+        with override_settings(ASHERAH=as_asherah(METASTORE="database")):
+            engine.get_session().encrypt(b"the key of another partition is committed")
+            with transaction.atomic(), pytest.raises(EncryptionError, match=r"^file 'clinic-7/x': key .*_IK_clinic-7_"):
+                storage.save("clinic-7/x", ContentFile(b"x"))
+        assert not inner.exists("clinic-7/x")

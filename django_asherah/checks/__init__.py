@@ -19,8 +19,10 @@ asherah.E013           ``PREFERRED_REGION`` is not in ``REGIONS``
 asherah.E014           the static key is not 64 hex digits
 asherah.E015           ``EXPIRE_KEY_AFTER``, ``REVOKE_CHECK_INTERVAL`` or ``KEY_CACHE_SIZE`` is wrong
 asherah.E016           ``METASTORE_OPTIONS`` is not a dict, or an option in it is unknown
+asherah.E017           ``PARTITION_GUARD`` is not the dotted path of a function, or the middleware needs it
 asherah.W001           ``REGIONS`` names only one region
 asherah.W002           ``SERVICE``, ``PRODUCT`` or ``KEY_SUFFIX`` contains ``_``, so key ids are ambiguous
+asherah.W003           ``PARTITION_GUARD`` is set, and the middleware is missing
 asherah.E020     (d)   the static KMS
 asherah.E021     (d)   a KMS endpoint on this very machine, or one without TLS
 asherah.E022     (d)   the metastore in memory
@@ -58,6 +60,6 @@ asherah.W117           django-auditlog writes an encrypted field into its log in
 those marked (db) need a database.
 """
 
-from django_asherah.checks import admin, copies, models, settings, table
+from django_asherah.checks import admin, copies, guard, models, settings, table
 
-__all__ = ["admin", "copies", "models", "settings", "table"]
+__all__ = ["admin", "copies", "guard", "models", "settings", "table"]

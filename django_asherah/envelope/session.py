@@ -54,8 +54,12 @@ class Session:
         self._newest, self._opened = keys.cache.newest, keys.cache.opened
         self._clock = clock
 
-    def encrypt(self, payload: bytes) -> str:
+    def encrypt(self, payload: bytes, key: CryptoKey | None = None) -> str:
         """Return ``payload`` (0 bytes to 64 MiB) as the JSON of a data row record.
+
+        Args:
+            payload: what to seal.
+            key: what seals it, if :meth:`SessionFactory.current_keys` has just returned it for this partition.
 
         Raises:
             EncryptionError: not bytes, or too long.
@@ -64,24 +68,30 @@ class Session:
         if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
             raise _refuse(payload)
         now = self._clock()
-        key = self._newest.get(self._key_id)
-        if key is None or not key.takes_writes(now):
-            key = self._keys.current(self._key_id)
+        if key is None:
+            key = self._newest.get(self._key_id)
+            if key is None or not key.takes_writes(now):
+                key = self._keys.current(self._key_id)
         key.recently_used = True
         sealed_key, sealed = key.cipher.seal_row(payload)
         return write_json(DataRowRecord(DataRowKey(int(now), sealed_key, key.meta), sealed)).decode()
 
-    def encrypt_compact(self, payload: bytes) -> bytes:
+    def encrypt_compact(self, payload: bytes, key: CryptoKey | None = None) -> bytes:
         """Return ``payload`` as a record in the compact format, which only django-asherah reads.
+
+        Args:
+            payload: what to seal.
+            key: as for :meth:`encrypt`.
 
         Raises:
             EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
         """
         if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
             raise _refuse(payload)
-        key = self._newest.get(self._key_id)
-        if key is None or not key.takes_writes(self._clock()):
-            key = self._keys.current(self._key_id)
+        if key is None:
+            key = self._newest.get(self._key_id)
+            if key is None or not key.takes_writes(self._clock()):
+                key = self._keys.current(self._key_id)
         key.recently_used = True
         return b"".join((key.compact_prefix, *key.cipher.seal_row(payload)))
 
@@ -270,6 +280,15 @@ class SessionFactory:
         metas = list(metas)
         self.intermediate_keys.load_many(metas)
         return {meta: key for meta in metas if (key := self.intermediate_keys.cache.get(meta)) is not None}
+
+    def current_keys(self, partition_ids: Iterable[str]) -> dict[str, CryptoKey]:
+        """Return the keys that new writes of these partitions use.
+
+        Raises:
+            EncryptionError: a partition can't be part of a key id.
+            KMSError, MetastoreError: a key can't be loaded or made.
+        """
+        return {partition_id: self.get_session(partition_id).newest_key() for partition_id in partition_ids}
 
     def clear(self) -> None:
         """Forget every opened key; the next use loads it again."""

@@ -11,6 +11,7 @@ from django_asherah.fields.numbers import (
     EncryptedIntegerField,
 )
 from django_asherah.fields.preload import preload_keys
+from django_asherah.fields.queryset import EncryptedQuerySet
 from django_asherah.fields.strings import (
     EncryptedCharField,
     EncryptedEmailField,
@@ -40,6 +41,7 @@ __all__ = [
     "EncryptedGenericIPAddressField",
     "EncryptedIntegerField",
     "EncryptedJSONField",
+    "EncryptedQuerySet",
     "EncryptedTextField",
     "EncryptedTimeField",
     "EncryptedURLField",

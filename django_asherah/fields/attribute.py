@@ -27,6 +27,7 @@ class EncryptedAttribute(DeferredAttribute):
     def __init__(self, field: Any) -> None:
         super().__init__(field)
         self._name = field.attname
+        self._load = field.load_safely
 
     def __get__(self, instance: models.Model | None, cls: type[models.Model] | None = None) -> Any:
         """Return the value.
@@ -37,28 +38,32 @@ class EncryptedAttribute(DeferredAttribute):
         """
         if instance is None:
             return self
-        held = instance.__dict__
+        held, name = instance.__dict__, self._name
         try:
-            value = held[self._name]
+            value = held[name]
         except KeyError:
             value = super().__get__(instance, cls)
         if value.__class__ is not SealedValue:
             return value
-        field = self.field
         try:
-            opened = field.open_sealed(value, None if field.template is None else loaded_partition(field, instance))
+            # The payload gets no name: this is the one frame that an error keeps.
+            if (session := value.loaded.session) is not None:
+                opened = self._load(session.decrypt(value.record, value.loaded.keys))
+            else:
+                opened = self._opened(instance, value)
         except AsherahError as exc:
             if is_tolerated(instance) and isinstance(exc, DecryptionError | KeyNotFoundError):
-                return Unreadable(field, value.record)
-            raise exc.at(f"{field.full_name} pk={instance.pk}").with_traceback(None)  # noqa: B904 - it is the same error
+                return Unreadable(self.field, value.record)
+            place = f"{self.field.full_name} pk={instance.pk}"
+            raise exc.at(place).with_traceback(None)  # noqa: B904 - it is the same error
         except SynchronousOnlyOperation:
             raise SynchronousOnlyOperation(
-                f"{field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from a "
-                "pickle or a cache: read it in sync_to_async(), or load the row anew"
+                f"{self.field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from "
+                "a pickle or a cache: read it in sync_to_async(), or load the row anew"
             ) from None
-        if held[self._name] is not value:  # Another thread was quicker: of two values one would be changed in vain.
-            return held[self._name]
-        held[self._name] = opened
+        if held[name] is not value:  # Another thread was quicker: of two values one would be changed in vain.
+            return held[name]
+        held[name] = opened
         return opened
 
     def __set__(self, instance: models.Model, value: Any) -> None:
@@ -75,3 +80,8 @@ class EncryptedAttribute(DeferredAttribute):
         for instance in missing:
             if instance.pk in found:
                 instance.__dict__[self._name] = found[instance.pk].__dict__[self._name]
+
+    def _opened(self, instance: models.Model, sealed: SealedValue) -> Any:
+        """Return the value of what was loaded without a session that opens it: the row has to say whose it is."""
+        partition = None if self.field.template is None else loaded_partition(self.field, instance)
+        return self.field.value_of(sealed.record, partition, sealed.loaded.keys)

@@ -100,7 +100,7 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
             InvalidRecordError: it is no value of this field either.
         """
         try:
-            return self._load_safely(_as_bytes(raw))
+            return self.load_safely(_as_bytes(raw))
         except DecryptionError:
             pass
         raise InvalidRecordError("it is neither a record nor a value that was written before the field was encrypted")
@@ -120,7 +120,7 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
         Raises:
             DecryptionError: the payload is no value of this field.
         """
-        self._load_safely(payload)
+        self.load_safely(payload)
         return decode_text(payload)
 
 

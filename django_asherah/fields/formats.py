@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from django.db import models
 
 from django_asherah.envelope.compact import is_compact
+from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.session import Session
 
 
@@ -25,8 +26,8 @@ class RecordFormat(ABC):
     is_binary: ClassVar[bool]
 
     @abstractmethod
-    def seal(self, session: Session, payload: bytes) -> str | bytes:
-        """Return ``payload`` as a new record."""
+    def seal(self, session: Session, payload: bytes, key: CryptoKey | None = None) -> str | bytes:
+        """Return ``payload`` as a new record, under ``key`` or the session's newest."""
 
     @abstractmethod
     def is_own(self, record: str | bytes) -> bool:
@@ -47,9 +48,9 @@ class Json(RecordFormat):
     column = models.TextField()
     is_binary = False
 
-    def seal(self, session: Session, payload: bytes) -> str:
+    def seal(self, session: Session, payload: bytes, key: CryptoKey | None = None) -> str:
         """Return ``payload`` as JSON text."""
-        return session.encrypt(payload)
+        return session.encrypt(payload, key)
 
     def is_own(self, record: str | bytes) -> bool:
         """Tell whether a record is text."""
@@ -63,9 +64,9 @@ class JsonInBinary(RecordFormat):
     column = _RawBytes()
     is_binary = True
 
-    def seal(self, session: Session, payload: bytes) -> bytes:
+    def seal(self, session: Session, payload: bytes, key: CryptoKey | None = None) -> bytes:
         """Return ``payload`` as JSON in UTF-8."""
-        return session.encrypt(payload).encode()
+        return session.encrypt(payload, key).encode()
 
     def is_own(self, record: str | bytes) -> bool:
         """Tell whether a record of a binary column is JSON."""
@@ -79,9 +80,9 @@ class Compact(RecordFormat):
     column = _RawBytes()
     is_binary = True
 
-    def seal(self, session: Session, payload: bytes) -> bytes:
+    def seal(self, session: Session, payload: bytes, key: CryptoKey | None = None) -> bytes:
         """Return ``payload`` as a compact record."""
-        return session.encrypt_compact(payload)
+        return session.encrypt_compact(payload, key)
 
     def is_own(self, record: str | bytes) -> bool:
         """Tell whether a record of a binary column is compact."""

@@ -246,9 +246,8 @@ def _refuse_grouping(query: Query) -> None:
     columns = [column for column in sources if isinstance(column, Col)]
     if any(column.target.primary_key for column in columns):
         return
-    for column in columns:
-        if _is_encrypted_column(column):
-            raise FieldError(
-                f"{column.target.full_name} is encrypted: no two of its records are equal, so rows can't be "
-                "grouped by it or made distinct. Do it in Python."
-            )
+    for field in (cast(EncryptedField, column.target) for column in columns if _is_encrypted_column(column)):
+        raise FieldError(
+            f"{field.full_name} is encrypted: no two of its records are equal, so rows can't be grouped by it or made "
+            "distinct. Do it in Python."
+        )

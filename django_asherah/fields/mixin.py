@@ -19,6 +19,7 @@ from django_asherah.fields.formats import FORMATS, get_placeholder, get_placehol
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import EncryptedExact, refuse_lookup
 from django_asherah.fields.options import check_options
+from django_asherah.fields.partitions import check_partition
 from django_asherah.fields.selecting import EncryptedCol
 from django_asherah.fields.template import PartitionTemplate
 
@@ -38,7 +39,8 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
     these raise is never shown, as it may hold the value; ``EncryptionError`` and ``DecryptionError`` are.
 
     Args:
-        partition: whose intermediate key seals the values; ``ASHERAH["PARTITION"]`` if None.
+        partition: whose intermediate key seals the values; ``ASHERAH["PARTITION"]`` if None. With columns of the same
+            table between braces, ``clinic-{clinic_id}``, each row says whose.
         allow_plaintext: read values that are not encrypted yet, while a populated column is being encrypted. What
             looks like a record is never taken for plaintext, so that a damaged record stays an error. Writes are always
             encrypted.
@@ -46,7 +48,7 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
             only this app reads; ``json-binary``, on the way back. Whichever it is, a record of each is read.
 
     Raises:
-        ValueError: there is no such format.
+        ValueError: there is no such format, or the partition has braces that can't be read.
     """
 
     # Neither changes the column.
@@ -140,5 +142,5 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         return EncryptedCol(self.model._meta.db_table, self)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
-        """Report options that would need the database to understand the values: ``asherah.E101`` to ``E104``."""
-        return [*super().check(**kwargs), *check_options(self)]
+        """Report options that can't be: ``asherah.E101`` to ``E104``, and ``E120`` to ``E127`` for the partition."""
+        return [*super().check(**kwargs), *check_options(self), *check_partition(self)]

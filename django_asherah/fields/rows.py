@@ -22,7 +22,7 @@ Unprepared: TypeAlias = tuple[models.Model, str, Any]
 """An instance, the name of an attribute, and what the instance held under it."""
 
 _row_fields: WeakKeyDictionary[type[models.Model], tuple[RowField, ...]] = WeakKeyDictionary()
-_columns: WeakKeyDictionary[type[models.Model], tuple[models.Field[Any, Any], ...]] = WeakKeyDictionary()
+_columns: WeakKeyDictionary[type[models.Model], dict[str, str]] = WeakKeyDictionary()
 
 
 def row_fields(model: type[models.Model]) -> tuple[RowField, ...]:
@@ -34,12 +34,13 @@ def row_fields(model: type[models.Model]) -> tuple[RowField, ...]:
         return _row_fields.setdefault(model, tuple(field for field in fields if getattr(field, "template", None)))
 
 
-def _partition_columns(model: type[models.Model]) -> tuple[models.Field[Any, Any], ...]:
+def _partition_columns(model: type[models.Model]) -> dict[str, str]:
+    """Return the columns that say partitions: each field's name by its ``attname``."""
     try:
         return _columns[model]
     except KeyError:
-        columns = dict.fromkeys(column for field in row_fields(model) for column in field.partition_fields)
-        return _columns.setdefault(model, tuple(columns))
+        columns = [column for field in row_fields(model) for column in field.partition_fields]
+        return _columns.setdefault(model, {column.attname: column.name for column in columns})
 
 
 def current_partition(field: RowField, instance: models.Model) -> str | None:
@@ -90,15 +91,13 @@ def settle(instance: models.Model) -> None:
         AsherahError: something unread can't be opened.
     """
     loaded, now = _loaded(instance), instance.__dict__
-    if all(
-        loaded.get(name) == now.get(name) for name in (column.attname for column in _partition_columns(type(instance)))
-    ):
+    if all(loaded.get(name) == now.get(name) for name in _partition_columns(type(instance))):
         return
     for field in row_fields(type(instance)):
         held = now.get(field.attname)
         if held.__class__ is SealedValue and has_moved(field, instance):
             open_unread(field, held, instance)
-    _remember(type(instance), instance)
+    remember(type(instance), instance)
 
 
 def require_whole_move(instance: models.Model, names: Collection[str], alias: str | None) -> None:
@@ -173,14 +172,21 @@ def _is_elsewhere(field: RowField, instance: models.Model, alias: str | None) ->
     return stored is not None and field.partition_of(stored) != current_partition(field, instance)
 
 
-def _remember(
+def remember(
     sender: type[models.Model], instance: models.Model, names: Collection[str] | None = None, **kwargs: Any
 ) -> None:
+    """Take the columns as they are for what was loaded.
+
+    Args:
+        sender: the model.
+        instance: the row.
+        names: which columns, by name or ``attname``; all if None.
+        kwargs: what else Django's signals pass.
+    """
     held, loaded = instance.__dict__, {**_loaded(instance)}
-    for column in _partition_columns(sender):
-        name = column.attname
-        if name in held and (names is None or name in names or column.name in names):
-            loaded[name] = held[name]
+    for attname, name in _partition_columns(sender).items():
+        if attname in held and (names is None or attname in names or name in names):
+            loaded[attname] = held[attname]
     instance._state.__dict__["partition_columns"] = loaded
 
 
@@ -194,13 +200,13 @@ def _before_save(sender: Any, instance: models.Model, raw: bool, using: str, upd
 def _after_save(sender: Any, instance: models.Model, raw: bool, update_fields: Any, **kwargs: Any) -> None:
     if raw:
         restore_rows(instance._state.__dict__.pop("unprepared", ()))
-    _remember(sender, instance, update_fields)
+    remember(sender, instance, update_fields)
 
 
 def watch(sender: Any, **kwargs: Any) -> None:
     """Let the instances of a model remember their row, if it has encrypted fields whose partition the row says."""
     if not sender._meta.abstract and row_fields(sender):
-        post_init.connect(_remember, sender=sender)
+        post_init.connect(remember, sender=sender)
         pre_save.connect(_before_save, sender=sender)
         post_save.connect(_after_save, sender=sender)
 

@@ -16,6 +16,7 @@ from django.db.models.expressions import BaseExpression, Combinable
 from django_asherah.exceptions import AsherahError, EncryptionError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import require_records
+from django_asherah.fields.pending import PendingRecord
 from django_asherah.fields.rows import current_partition, has_moved, knows_row, open_unread, settle
 from django_asherah.fields.sealed import PreparedValue, SealedValue
 from django_asherah.fields.sealing import SealingMixin
@@ -44,10 +45,10 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return what the instance holds, ready to be sealed: a :class:`PreparedValue`, None or an expression."""
-        value = model_instance.__dict__.get(self.attname)
         try:
             if add and self.template is not None:
                 settle(model_instance)
+            value = model_instance.__dict__.get(self.attname)
             if value.__class__ is not SealedValue or not self._leaves_alone(add):
                 value = self._plain_pre_save(model_instance, add)
             return self.prepare(value, model_instance, is_new=add)
@@ -89,6 +90,8 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
                 value = self._prepared(value)
             if value.__class__ is PreparedValue:
                 if value.record is None:
+                    if value.is_new and value.partition is not None:
+                        return PendingRecord(self, value)
                     return self.seal_for(connection.alias, value.payload, value.partition)
                 self.require_lasting(connection.alias, value.record, value.partition)
                 return value.record
@@ -113,7 +116,7 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
                     raise EncryptionError("the value could not be opened, so it is not written anywhere else")
                 return PreparedValue(value.raw, partition=partition)
         try:
-            return PreparedValue(None, self.dump(value), partition)
+            return PreparedValue(None, self.dump(value), partition, is_new)
         except AsherahError:
             raise
         except Exception as exc:

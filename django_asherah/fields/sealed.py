@@ -65,11 +65,13 @@ class PreparedValue(Struct, gc=False, eq=False):
         record: the record, if there is one already.
         payload: what is to be sealed otherwise.
         partition: the row's, if it is the row that says it.
+        is_new: whether the row is a new one, perhaps among many.
     """
 
     record: str | bytes | None = None
     payload: bytes = b""
     partition: str | None = None
+    is_new: bool = False
 
     def __repr__(self) -> str:
         return "<PreparedValue>"

@@ -7,7 +7,9 @@ value. Whose key that takes is a matter of the partition: the field's own, or th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, cast
 
 from django.core.exceptions import FieldError, ValidationError
 from django.db import models
@@ -15,12 +17,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.functional import cached_property
 
 from django_asherah import engine
+from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import Session
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import GenericField, Get_co, Set_contra
-from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord, SealedValue
+from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord
 from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.utf8 import decode_text, encode_text
 
@@ -40,7 +43,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         super().__init_subclass__(**kwargs)
         # decode_text raises nothing but errors of ours, so there is nothing to translate.
         plain: Any = cls.load
-        cls._load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin._load_safely  # type: ignore[method-assign]
+        cls.load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin.load_safely  # type: ignore[method-assign]
 
     def dump(self, value: Any) -> bytes:
         """Return a value that isn't None as the bytes to encrypt.
@@ -68,17 +71,25 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """
         return self.format.seal(self._session(partition), payload)
 
-    def seal_for(self, alias: str, payload: bytes, partition: str | None = None) -> str | bytes:
+    def seal_for(
+        self, alias: str, payload: bytes, partition: str | None = None, key: CryptoKey | None = None
+    ) -> str | bytes:
         """Return :meth:`seal`'s record, which is to be stored in the database ``alias``.
+
+        Args:
+            alias: the database.
+            payload: what is to be sealed.
+            partition: the row's.
+            key: the partition's newest key, if it was just loaded.
 
         Raises:
             EncryptionError: the record could outlive its key; or as :meth:`seal`.
             FieldError, KMSError, MetastoreError: as :meth:`seal`.
         """
         session = self._session(partition)
-        record = self.format.seal(session, payload)
+        record = self.format.seal(session, payload, key)
         if alias != engine.keys_alias:  # Most often it is, and a call costs more than this.
-            engine.require_committed_key(session.newest_key(), alias)
+            engine.require_committed_key(key or session.newest_key(), alias)
         return record
 
     def require_lasting(self, alias: str, record: str | bytes, partition: str | None = None) -> None:
@@ -134,19 +145,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             FieldError: only a row says the partition.
         """
         # The payload gets no name: this is the one frame that an error keeps.
-        return self._load_safely(self._session(partition).decrypt(raw, keys))
-
-    def open_sealed(self, sealed: SealedValue, partition: str | None) -> Any:
-        """Return the value of what an instance holds unread.
-
-        Raises:
-            AsherahError: it can't be opened, or seals no value of this field.
-        """
-        loaded = sealed.loaded
-        if loaded.session is None or self.allow_plaintext:
-            return self.value_of(sealed.record, partition, loaded.keys)
-        # value_of() without its calls. The payload gets no name: this is the one frame that an error keeps.
-        return self._load_safely(loaded.session.decrypt(sealed.record, loaded.keys))
+        return self.load_safely(self._session(partition).decrypt(raw, keys))
 
     def from_db_value(self, value: Any, expression: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return the value that a record seals, where it doesn't go into an instance.
@@ -167,6 +166,12 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             return self.value_of(value, partition, keys)
         except AsherahError as exc:
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, **kwargs: Any) -> None:  # type: ignore[override]
+        """Become a field of a model: a copy of another model's field forgets that model's columns."""
+        self.__dict__.pop("partition_fields", None)
+        self.__dict__.pop("_rendered", None)
+        super().contribute_to_class(cls, name, **kwargs)
 
     @cached_property
     def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
@@ -189,13 +194,22 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """
         if self.template is None:
             return None
-        try:
-            given = [field.to_python(value) for field, value in zip(self.partition_fields, values, strict=True)]
-        except ValidationError:
-            given = None
-        if given is None:
-            raise EncryptionError(f"its partition {self.partition!r} needs columns whose values are none of theirs")
-        return self.template.render(given)
+        with suppress(TypeError):
+            return self._rendered(*values)
+        raise EncryptionError(f"its partition {self.partition!r} needs columns whose values can't be those of columns")
+
+    @cached_property
+    def _rendered(self) -> Callable[..., str]:
+        template, columns = cast(PartitionTemplate, self.template), self.partition_fields
+
+        # Values that are equal have the same text, as each column makes them its own type first.
+        @lru_cache(maxsize=4096)
+        def rendered(*values: Any) -> str:
+            with suppress(ValidationError):
+                return template.render([column.to_python(each) for column, each in zip(columns, values, strict=True)])
+            raise EncryptionError(f"its partition {template.text!r} needs columns whose values are none of theirs")
+
+        return rendered
 
     @property
     def full_name(self) -> str:
@@ -212,14 +226,15 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         """Return the error for a value whose partition the row says, where no row is known."""
         names = ", ".join(self.template.names) if self.template else ""
         return FieldError(
-            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save instances, "
-            "or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it in values(), "
-            f"values_list() or annotate(), select {names} of the same row beside it, or read instances."
+            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save "
+            "instances, or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it "
+            f"in values(), values_list() or annotate(), select {names} of the same row, too; or read instances."
         )
 
     def with_keys(self, keys: Keys) -> Loaded:
-        """Return these keys with the session that opens this field's records by them."""
-        return Loaded(keys, engine.get_session(self.partition) if self.template is None else None)
+        """Return these keys with the session that opens this column by them, if one opens all that may stand there."""
+        opens_all = self.template is None and not self.allow_plaintext
+        return Loaded(keys, engine.get_session(self.partition) if opens_all else None)
 
     def _session(self, partition: str | None) -> Session:
         if partition is None:
@@ -228,7 +243,7 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             partition = self.partition
         return engine.get_session(partition)
 
-    def _load_safely(self, payload: bytes) -> Any:
+    def load_safely(self, payload: bytes) -> Any:
         """Load a payload. An error from elsewhere may hold the value, and is replaced by one of ours."""
         try:
             return self.load(payload)
@@ -237,6 +252,16 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
         except Exception as exc:
             reason = type(exc).__name__
         raise DecryptionError(f"the record opens, but holds no value of this field ({reason}): another kind wrote it")
+
+
+def load_newest_keys(partitions: Iterable[str | None]) -> dict[str, CryptoKey]:
+    """Return the keys that new writes of these partitions use, loaded or made together.
+
+    Raises:
+        EncryptionError: a partition can't be part of a key id.
+        KMSError, MetastoreError: a key can't be loaded or made.
+    """
+    return engine.get_factory().current_keys(partition for partition in partitions if partition is not None)
 
 
 def load_keys(metas: Iterable[KeyMeta | None]) -> Keys:

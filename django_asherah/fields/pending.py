@@ -1,0 +1,60 @@
+"""Records of many new rows: they are sealed once all are known, as the rows may be those of many tenants.
+
+Django prepares every value of an ``INSERT`` before it writes the statement. So a value of a row that says its own
+partition stays a :class:`PendingRecord` until then, and the first that is written gets the keys of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django_asherah.envelope.keys import CryptoKey
+from django_asherah.exceptions import AsherahError
+from django_asherah.fields.rows import current_partition
+from django_asherah.fields.sealed import PreparedValue
+from django_asherah.fields.sealing import SealingMixin, load_newest_keys
+
+_KEYS = "django_asherah_keys"
+
+
+class PendingRecord:
+    """What stands in a new row for a record that is not sealed yet."""
+
+    __slots__ = ("_field", "_prepared")
+
+    def __init__(self, field: SealingMixin, prepared: PreparedValue) -> None:
+        self._field = field
+        self._prepared = prepared
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        """Seal the record, and return the SQL that stands for it.
+
+        Raises:
+            EncryptionError, KMSError, MetastoreError: it can't be sealed.
+        """
+        field, prepared = self._field, self._prepared
+        try:
+            key = _keys_of(compiler)[str(prepared.partition)]
+            record = field.seal_for(connection.alias, prepared.payload, prepared.partition, key)
+        except AsherahError as exc:
+            raise exc.at(field.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+        return field.get_placeholder(record, compiler, connection), [record]  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return "<PendingRecord>"
+
+
+def _keys_of(compiler: Any) -> Mapping[str, CryptoKey]:
+    """Return the newest keys of all partitions that a statement writes to, loaded and made together."""
+    keys: Mapping[str, CryptoKey] | None = compiler.__dict__.get(_KEYS)
+    if keys is None:
+        fields = [field for field in compiler.query.fields if getattr(field, "template", None) is not None]
+        partitions = {
+            current_partition(field, instance)
+            for instance in compiler.query.objs
+            for field in fields
+            if instance.__dict__.get(field.attname) is not None
+        }
+        keys = compiler.__dict__[_KEYS] = load_newest_keys(partitions)
+    return keys
