@@ -68,7 +68,11 @@ def test_one_that_counts_little_after_one_that_counts_much() -> None:
 
 @pytest.mark.django_db(transaction=True)
 class TestReport:
-    def test_of_very_many_keys_the_oldest_are_listed_and_the_others_are_a_number(self, run: Run, settings: Any) -> None:
+    @pytest.fixture(autouse=True)
+    def _quick(self, settings: Any) -> None:
+        settings.ASHERAH = {**settings.ASHERAH, "METASTORE": "memory"}
+
+    def test_of_very_many_keys_the_oldest_are_listed_and_the_others_are_a_number(self, run: Run) -> None:
         save_patients(MOST_COUNTED + 5)
         document = run("asherah_verify", "--data", "testapp.Patient.ssn")
         summary = document["summary"]
@@ -100,8 +104,6 @@ class TestReport:
 def save_patients(count: int) -> None:
     """Save a patient of a new clinic each."""
     clinics = Clinic.objects.bulk_create(Clinic() for _ in range(count))
-    if not clinics[0].pk:
-        raise AssertionError("the database returns no keys")
     sessions = (engine.get_session(f"clinic-{clinic.pk}") for clinic in clinics)
     rows = [(clinic.pk, session.encrypt(b"1")) for clinic, session in zip(clinics, sessions, strict=True)]
     for start in range(0, count, 500):
