@@ -18,7 +18,7 @@ from django_asherah.exceptions import AsherahError, PartitionMismatchError
 from django_asherah.guard import allowed_partitions, partition_guard
 from django_asherah.storage import EncryptedStorage
 from tests.databases import as_asherah
-from tests.testapp.models import Note, Tenancy
+from tests.testapp.models import Clinic, Note, Patient, Tenancy
 
 LEFT = (
     "partition 'left' is outside the active partition guard, which allows 'clinic-7': "
@@ -260,6 +260,20 @@ class TestFields:
             assert list(Tenancy.objects.values_list("plain", flat=True)) == ["open"]
             assert Tenancy.objects.filter(right__isnull=False).count() == 1
 
+    def test_a_row_is_not_refused_for_a_column_that_is_not_read(self) -> None:
+        Tenancy.objects.create(left="x", right="secret")
+        with partition_guard("left"):
+            row = Tenancy.objects.get()
+            assert row.left == "x"
+        assert row.right == "secret"
+
+    def test_a_row_that_was_loaded_before_the_guard_is_not_opened_under_it(self) -> None:
+        Tenancy.objects.create(right="secret")
+        row = Tenancy.objects.get()
+        with partition_guard("left"), pytest.raises(PartitionMismatchError, match=r"^testapp\.Tenancy\.right pk="):
+            row.right
+        assert row.right == "secret"
+
     @pytest.mark.parametrize("column", ["body", "other_body"])
     def test_with_async_queries(self, column: str) -> None:
         async def write_and_read(partition: str) -> str:
@@ -270,6 +284,52 @@ class TestFields:
         assert async_to_sync(write_and_read)("default") == "x"
         with pytest.raises(PartitionMismatchError, match=r"^testapp\.Note\."):
             async_to_sync(write_and_read)("clinic-7")
+
+
+@pytest.mark.django_db
+class TestPartitionsOfRows:
+    """Columns whose partition the row says."""
+
+    @pytest.fixture
+    def rows(self) -> tuple[Patient, Patient]:
+        for number in (7, 8):
+            Clinic.objects.create(pk=number)
+        seven, eight = (Patient.objects.create(clinic_id=number, ssn=f"ssn {number}") for number in (7, 8))
+        return seven, eight
+
+    def test_a_query_without_its_tenant_filter_is_found_where_the_row_says_it_is_right(
+        self, rows: tuple[Patient, Patient]
+    ) -> None:
+        with partition_guard("clinic-7"):
+            seven, eight = Patient.objects.order_by("clinic_id")
+            assert seven.ssn == "ssn 7"
+            with pytest.raises(
+                PartitionMismatchError, match=r"^testapp\.\w+\.ssn pk=\w+: partition 'clinic-8' is outside"
+            ):
+                eight.ssn
+            with pytest.raises(PartitionMismatchError):
+                list(Patient.objects.values("clinic_id", "ssn"))
+            assert list(Patient.objects.filter(clinic_id=7).values_list("clinic_id", "ssn")) == [(7, "ssn 7")]
+
+    def test_a_row_is_neither_made_for_another_tenant_nor_moved_to_one(self, rows: tuple[Patient, Patient]) -> None:
+        seven, eight = rows
+        seven.clinic_id = 8
+        for write in (
+            lambda: Patient.objects.create(clinic_id=8, ssn="x"),
+            lambda: Patient.objects.bulk_create([Patient(clinic_id=7, ssn="x"), Patient(clinic_id=8, ssn="x")]),
+            seven.save,
+            lambda: move(Patient.objects.get(pk=eight.pk)),
+        ):
+            with partition_guard("clinic-7"), pytest.raises(PartitionMismatchError), transaction.atomic():
+                write()
+        stored = Patient.objects.order_by("clinic_id").values_list("clinic_id", "ssn")
+        assert list(stored) == [(7, "ssn 7"), (8, "ssn 8")]
+
+
+def move(row: Patient) -> None:
+    """Move a row that was not read from clinic 8 to clinic 7: its values would be opened under the key of clinic 8."""
+    row.clinic_id = 7
+    row.save()
 
 
 class TestFiles:

@@ -13,6 +13,7 @@ from django_asherah.exceptions import AsherahError, DecryptionError, KeyNotFound
 from django_asherah.fields.rows import loaded_partition
 from django_asherah.fields.sealed import SealedValue
 from django_asherah.fields.unreadable import Unreadable, is_tolerated
+from django_asherah.guard import allowed_partitions
 
 
 class EncryptedAttribute(DeferredAttribute):
@@ -47,7 +48,7 @@ class EncryptedAttribute(DeferredAttribute):
             return value
         try:
             # The payload gets no name: this is the one frame that an error keeps.
-            if (session := value.loaded.session) is not None:
+            if (session := value.loaded.session) is not None and allowed_partitions.get() is None:
                 opened = self._load(session.decrypt(value.record, value.loaded.keys))
             else:
                 opened = self._opened(instance, value)
@@ -82,6 +83,6 @@ class EncryptedAttribute(DeferredAttribute):
                 instance.__dict__[self._name] = found[instance.pk].__dict__[self._name]
 
     def _opened(self, instance: models.Model, sealed: SealedValue) -> Any:
-        """Return the value of what was loaded without a session that opens it: the row has to say whose it is."""
+        """Return the value of what no loaded session may open: the row says whose it is, or a guard is asked."""
         partition = None if self.field.template is None else loaded_partition(self.field, instance)
         return self.field.value_of(sealed.record, partition, sealed.loaded.keys)

@@ -86,12 +86,12 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
             return self.seal(self.from_plaintext(raw), partition)
         return self.seal(self.open(raw, partition if origin is None else origin, keys), partition)
 
-    def _as_loaded(self, record: str | bytes, partition: str | None = None) -> PreparedValue:
+    def _as_loaded(self, record: str | bytes, partition: str | None, origin: str | None) -> PreparedValue:
         """Return what is written of a value that was not read: a plain one is sealed at last."""
         if self.is_plaintext(record):
             with suppress(InvalidRecordError):  # What is no value of this field stays for somebody to look at.
                 return PreparedValue(payload=self.from_plaintext(record), partition=partition)
-        return super()._as_loaded(record, partition)
+        return super()._as_loaded(record, partition, origin)
 
     def load_plaintext(self, raw: str | bytes) -> Any:
         """Return the value of a column value that is not encrypted yet.

@@ -63,19 +63,11 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
             EncryptionError: the field can't hold it, or the row doesn't say whose it is.
             AsherahError: it was never read and the row has moved since it was loaded, but it can't be opened.
         """
-        if self.template is None or value is None:
-            return (
-                self._as_loaded(value.record)
-                if value.__class__ is SealedValue
-                else self._prepared(value, is_new=is_new)
-            )
-        partition = current_partition(self, instance)
+        if value.__class__ is Unreadable and value.field == self and not is_new:
+            value = SealedValue(value.raw)
         if value.__class__ is SealedValue:
-            if not has_moved(self, instance):
-                if not knows_row(self, instance):
-                    self.key_of(value.record, partition)
-                return self._as_loaded(value.record, partition)
-            value = open_unread(self, value, instance)
+            return self._unread(value, instance, is_new=is_new)
+        partition = None if self.template is None or value is None else current_partition(self, instance)
         return self._prepared(value, partition, is_new=is_new)
 
     def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
@@ -93,7 +85,8 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
                     if value.is_new and value.partition is not None:
                         return PendingRecord(self, value)
                     return self.seal_for(connection.alias, value.payload, value.partition)
-                self.require_lasting(connection.alias, value.record, value.partition)
+                if value.origin != connection.alias:
+                    self.require_lasting(connection.alias, value.record, value.partition)
                 return value.record
         except AsherahError as exc:
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
@@ -102,19 +95,14 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
         return value
 
     def _prepared(self, value: Any, partition: str | None = None, *, is_new: bool = True) -> Any:
-        """Return ``value`` as a :class:`PreparedValue`; None, prepared values and expressions as they are.
-
-        What could not be opened stays the record that it was found as, in its own row.
-        """
+        """Return ``value`` as a :class:`PreparedValue`; None, prepared values and expressions as they are."""
         if value.__class__ not in _VALUES:  # Most are, and need no further look.
             if value is None:
                 return None
             if isinstance(value, _NO_VALUES):
                 return self._expression(value, partition)
             if value.__class__ is Unreadable:
-                if value.field != self or is_new:
-                    raise EncryptionError("the value could not be opened, so it is not written anywhere else")
-                return PreparedValue(value.raw, partition=partition)
+                raise EncryptionError("the value could not be opened, so it is not written anywhere else")
         try:
             return PreparedValue(None, self.dump(value), partition, is_new)
         except AsherahError:
@@ -124,8 +112,20 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
         # Raised here, because the cause's message, arguments and frames may hold the value.
         raise EncryptionError(f"it can't hold the {type(value).__name__} that was given ({reason})")
 
-    def _as_loaded(self, record: str | bytes, partition: str | None = None) -> PreparedValue:
-        return PreparedValue(record, partition=partition)
+    def _unread(self, held: SealedValue, instance: models.Model, *, is_new: bool) -> PreparedValue:
+        """Return what was never read: as it was loaded, unless the row says another partition by now."""
+        if self.template is None:
+            return self._as_loaded(held.record, None, instance._state.db)
+        if has_moved(self, instance):
+            value: PreparedValue = self.prepare(open_unread(self, held, instance), instance, is_new=is_new)
+            return value
+        partition = current_partition(self, instance)
+        if not knows_row(self, instance):
+            self.require_partition(held.record, partition)
+        return self._as_loaded(held.record, partition, instance._state.db)
+
+    def _as_loaded(self, record: str | bytes, partition: str | None, origin: str | None) -> PreparedValue:
+        return PreparedValue(record, partition=partition, origin=origin)
 
     def _expression(self, value: Any, partition: str | None) -> Any:
         """Return what stands for an expression that was assigned."""

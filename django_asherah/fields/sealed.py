@@ -66,12 +66,14 @@ class PreparedValue(Struct, gc=False, eq=False):
         payload: what is to be sealed otherwise.
         partition: the row's, if it is the row that says it.
         is_new: whether the row is a new one, perhaps among many.
+        origin: the database that the record stands in already.
     """
 
     record: str | bytes | None = None
     payload: bytes = b""
     partition: str | None = None
     is_new: bool = False
+    origin: str | None = None
 
     def __repr__(self) -> str:
         return "<PreparedValue>"

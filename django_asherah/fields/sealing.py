@@ -18,14 +18,15 @@ from django.utils.functional import cached_property
 
 from django_asherah import engine
 from django_asherah.envelope.keys import CryptoKey
-from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.records import KeyMeta, printable
 from django_asherah.envelope.session import Session
-from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError
+from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError, PartitionMismatchError
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import GenericField, Get_co, Set_contra
 from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord
 from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.utf8 import decode_text, encode_text
+from django_asherah.guard import allowed_partitions
 
 
 class SealingMixin(GenericField[Set_contra, Get_co]):
@@ -99,9 +100,22 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             EncryptionError: it could.
             AsherahError: it can't be told, as the record can't be read or its key is not there.
         """
-        if alias != engine.keys_alias:
-            engine.require_committed_key(
-                engine.get_factory().intermediate_keys.exact(self.key_of(record, partition)), alias
+        if engine.get_keys_database() not in (None, alias):
+            key = engine.get_factory().intermediate_keys.exact(self.key_of(record, partition))
+            engine.require_committed_key(key, alias)
+
+    def require_partition(self, record: str | bytes, partition: str | None) -> None:
+        """Refuse a record that names another partition than the row's.
+
+        Raises:
+            InvalidRecordError: it is not a record.
+            PartitionMismatchError: it does.
+        """
+        own = self._session(partition).partition.intermediate_key_id
+        named = self.key_of(record, partition).key_id
+        if named != own:
+            raise PartitionMismatchError(
+                f"the record names key {printable(named)}, but the row's partition has key {printable(own)}"
             )
 
     def open(self, record: str | bytes, partition: str | None = None, keys: Keys = NO_KEYS) -> bytes:
@@ -233,7 +247,8 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
 
     def with_keys(self, keys: Keys) -> Loaded:
         """Return these keys with the session that opens this column by them, if one opens all that may stand there."""
-        opens_all = self.template is None and not self.allow_plaintext
+        # Under a guard, only what is read is refused, and not the row.
+        opens_all = self.template is None and not self.allow_plaintext and allowed_partitions.get() is None
         return Loaded(keys, engine.get_session(self.partition) if opens_all else None)
 
     def _session(self, partition: str | None) -> Session:
