@@ -12,6 +12,7 @@ from django.db import models, router
 from msgspec import Struct
 
 from django_asherah import engine
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import Session
 from django_asherah.exceptions import EncryptionError
 from django_asherah.fields import EncryptedFieldMixin
@@ -93,6 +94,16 @@ class Column:
     def session(self, row: Row) -> Session:
         """Return the session of the partition that a row without a fault is of."""
         return engine.get_session(self.field.partition if row.partition is None else row.partition)
+
+    def newest_keys(self, rows: Sequence[Row]) -> dict[str | None, KeyMeta]:
+        """Return the newest key of each partition that these rows say, all of them loaded or made together.
+
+        Raises:
+            KMSError, MetastoreError: there is no key, and none can be loaded or made.
+        """
+        named = {row.partition: self.session(row).partition.partition_id for row in rows if not row.fault}
+        keys = engine.get_factory().current_keys(named.values())
+        return {partition: keys[partition_id].meta for partition, partition_id in named.items()}
 
     def count(self) -> int:
         """Return how many values there are, NULLs left out."""

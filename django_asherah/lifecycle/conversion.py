@@ -36,6 +36,7 @@ class _Conversion(ABC):
 
     action: str
     error: type[AsherahError]
+    seals: bool
 
     def __init__(self, column: Column, ledger: Ledger, progress: Progress) -> None:
         self._column = column
@@ -87,9 +88,12 @@ class _Conversion(ABC):
     def _convert(self, rows: list[Row]) -> list[Any]:
         """Convert a batch; return the primary keys of the values that had changed since they were read."""
         known = self._ledger.known(rows) if rows else set()
+        unknown = [row for row in rows if row.pk not in known]
+        if self.seals:
+            self._column.newest_keys(unknown)
         swaps = [
             Swap(record.row.pk, record.row.raw, new, record.row.place)
-            for record in self._reader.read([row for row in rows if row.pk not in known])
+            for record in self._reader.read(unknown)
             if (new := self._replacement(record)) is not None
         ]
         if not swaps:
@@ -132,6 +136,7 @@ class _Conversion(ABC):
 class _Encryption(_Conversion):
     action = "encrypt"
     error = EncryptionError
+    seals = True
 
     def replacement(self, record: RowRecord) -> Any:
         field, row = self._field, record.row
@@ -163,6 +168,7 @@ class _Encryption(_Conversion):
 class _Decryption(_Conversion):
     action = "decrypt"
     error = DecryptionError
+    seals = False
 
     def __init__(self, column: Column, ledger: Ledger, progress: Progress, refuse: Callable[[str], None]) -> None:
         super().__init__(column, ledger, progress)
@@ -187,10 +193,10 @@ def encrypt_column(column: Column, progress: Progress = tell_nobody) -> int:
     """Turn every plain value of a column of text into a record; return how many were.
 
     Run again after an interruption, it goes on. NULL stays NULL; everything else is encrypted, whatever it looks like.
-    What opens as a record of the field's partition, or of any if the row says it, though this function did not write it,
-    is ambiguous: with the field's
-    ``allow_plaintext`` it stays, without it it is refused, because the one may take a stranger's record for a value and
-    the other encrypt a value twice.
+    What opens as a record of the field's partition, or of any if the row says it, though this function did not write
+    it, is ambiguous: with the field's ``allow_plaintext`` it stays, without it it is refused, because the one may take
+    a stranger's record for a value and the other encrypt a value twice. The value of a row that says no partition is
+    left, too.
 
     Raises:
         EncryptionError: some values are ambiguous or no values of this field, and are left as they were.

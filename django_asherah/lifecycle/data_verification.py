@@ -110,10 +110,11 @@ def _verify_batches(column: Column, batches: Iterable[list[Row]], report: DataRe
 
 def _parents(records: Sequence[RowRecord]) -> dict[KeyMeta | None, KeyMeta]:
     """Return the system keys of the keys that these records name, as far as the key table has them."""
-    opened = {key: record.keys[key].record for record in records if (key := record.key) in record.keys}
-    closed = {record.key for record in records if record.key is not None and record.key not in opened}
-    stored = engine.get_factory().metastore.load_many(list(closed)) if closed else {}
-    return {key: found.parent_key_meta for key, found in {**opened, **stored}.items() if found.parent_key_meta}
+    named = {record.key: record.keys.get(record.key) for record in records if record.key is not None}
+    found = {key: opened.record for key, opened in named.items() if opened is not None}
+    if closed := [key for key in named if key not in found]:
+        found |= engine.get_factory().metastore.load_many(closed)
+    return {key: stored.parent_key_meta for key, stored in found.items() if stored.parent_key_meta is not None}
 
 
 def _verify_value(

@@ -43,18 +43,18 @@ class Origin(Struct, frozen=True):
                 "put the row's own value here, from a backup"
             )
         return PartitionMismatchError(
-            f"the record is of partition {self.partition!r}, but {whose}. If the row was moved or the field's partition "
-            f"changed, run: manage.py asherah_reencrypt {column.label} --moved. If not, somebody has put another "
-            "row's record here"
+            f"the record is of partition {self.partition!r}, but {whose}. If the row was moved or the field's "
+            f"partition changed, run: manage.py asherah_reencrypt {column.label} --moved. If not, somebody has put "
+            "another row's record here"
         )
 
 
 class Origins:
     """Finds out whose records are.
 
-    JSON names its key. A compact record holds only a fingerprint of the key's id: for these the key table is read from
-    its beginning to its end: once for all that are asked of together, and once for good if it has at most ``most_known``
-    keys of this service and product.
+    JSON names its key. A compact record holds only a fingerprint of the key's id, for which the key table is read from
+    its beginning to its end: once for all that are asked of together, and once for good if it has at most
+    ``most_known`` keys of this service and product. A key that is made later is then found by the next run.
 
     Args:
         most_known: how many keys are remembered by their fingerprints.

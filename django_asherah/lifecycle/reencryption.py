@@ -76,15 +76,16 @@ def reencrypt(
     ``save()``, no signals, no ``auto_now``. Safe to interrupt at any moment; run again, it passes over what is done.
 
     With ``moved``, a record of another partition of this service and product is opened as such and sealed for the one
-    that its row says: after ``QuerySet.update()`` has moved rows to other tenants, and after a field's ``partition`` has
-    changed. This trusts whoever can write the table: what somebody put into a row of another tenant will be readable
-    there. Without it, such a value is reported and left.
+    that its row says: after ``QuerySet.update()`` has moved rows to other tenants, and after a field's ``partition``
+    has changed. This trusts whoever can write the table: what somebody put into a row of another tenant will be
+    readable there. Without it, such a value is reported and left.
 
     Args:
         names: ``app.Model`` or ``app.Model.field``; all if empty.
         alias: the database to rewrite; what the routers say if None.
-        options: ``all`` rewrites what is current, too; ``moved`` what is another partition's; ``shard`` of ``shards`` (from 0) takes its part of the rows,
-            by a hash of the primary key; ``rate`` is rows per second at most; ``batch`` is rows per transaction.
+        options: ``all`` rewrites what is current, too; ``moved`` what is another partition's; ``shard`` of ``shards``
+            (from 0) takes its part of the rows, by a hash of the primary key; ``rate`` is rows per second at most;
+            ``batch`` is rows per transaction.
         progress: is told how many more values were looked at.
 
     Raises:
@@ -143,7 +144,7 @@ class _Rewriter:
 
     def _replace(self, rows: Sequence[Row]) -> list[Any]:
         """Rewrite what needs it; return the primary keys of the rows that somebody else had changed meanwhile."""
-        newest = self._newest_keys(rows)
+        newest = self._column.newest_keys(rows)
         swaps, moved = [], set()
         for record in self._reader.read(rows):
             if (new := self._resealed(record, newest)) is not None:
@@ -157,11 +158,6 @@ class _Rewriter:
             self._report.moved[self._column.label] += len(moved)
         self._report.conflicts += len(lost)
         return lost
-
-    def _newest_keys(self, rows: Sequence[Row]) -> dict[str | None, KeyMeta]:
-        """Return the newest key of each partition that these rows say: there may be millions in the table."""
-        partitions = {row.partition for row in rows if not row.fault}
-        return {partition: self._column.field.newest_key(partition) for partition in partitions}
 
     def _swap(self, swaps: list[Swap]) -> list[Any]:
         """Write one batch; return the primary keys of the rows that it has not written."""
@@ -186,11 +182,11 @@ class _Rewriter:
             if row.fault:
                 raise EncryptionError(row.fault)  # noqa: TRY301 - one way out for all
             if origin and not (self._options.moved and origin.partition):
-                raise origin.mismatch(self._column, row)  # noqa: TRY301
+                raise origin.mismatch(self._column, row)
             if not self._options.all and record.key == newest[row.partition] and field.format.is_own(row.raw):
                 self._report.current[self._column.label] += 1
                 return None
-            return field.reseal(row.raw, row.partition, record.keys, origin=origin and origin.partition)
+            return field.reseal(row.raw, row.partition, record.keys, origin=origin.partition if origin else None)
         except (DecryptionError, EncryptionError, KeyNotFoundError) as exc:
             self._report.bad.add(BadValue(self._column.label, str(row.pk), f"{type(exc).__name__}: {exc}", ""))
             return None

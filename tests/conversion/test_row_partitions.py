@@ -154,7 +154,9 @@ class TestEncrypt:
         place(table, rows[1], "b")
         with pytest.raises(EncryptionError) as caught:
             table.encrypt(EncryptedTextField(partition=TEMPLATE, allow_plaintext=True))
-        assert f"pk={rows[1].pk}: the record is of partition 'clinic-a', but the row says 'clinic-b'" in str(caught.value)
+        assert f"pk={rows[1].pk}: the record is of partition 'clinic-a', but the row says 'clinic-b'" in str(
+            caught.value
+        )
         assert f"pk={rows[0].pk}: " not in str(caught.value)
         assert opened("a", table.raw()[1]) == b"x"
 
@@ -203,9 +205,7 @@ class TestFromOnePartition:
             fill(model, kind)
             yield model
 
-    def test_the_migration_changes_no_column_and_re_encrypting_moves_every_value(
-        self, model: Any, kind: Kind
-    ) -> None:
+    def test_the_migration_changes_no_column_and_re_encrypting_moves_every_value(self, model: Any, kind: Kind) -> None:
         run = Run()
         count = model.objects.count()
         before = stored()

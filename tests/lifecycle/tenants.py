@@ -72,7 +72,10 @@ KINDS = {
         lambda: {"country": models.CharField(max_length=2), "number": models.SmallIntegerField()},
     ),
     "flag": Kind(
-        "f-{tenant}", [{"tenant": True}, {"tenant": False}], ["f-True", "f-False"], lambda: {"tenant": models.BooleanField()}
+        "f-{tenant}",
+        [{"tenant": True}, {"tenant": False}],
+        ["f-True", "f-False"],
+        lambda: {"tenant": models.BooleanField()},
     ),
     "composite": Kind(
         "t-{tenant}",

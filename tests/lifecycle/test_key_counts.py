@@ -15,7 +15,7 @@ from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle.key_counts import MOST_COUNTED, KeyCounts
 from tests.databases import execute
 from tests.lifecycle.conftest import Run
-from tests.testapp.models import Clinic, Patient
+from tests.testapp.models import Clinic
 
 
 def values(keys: int, seed: int) -> list[KeyMeta]:
@@ -83,7 +83,9 @@ class TestReport:
         created = {int(name.rpartition(" ")[2]) for name in summary["values_by_key"]}
         assert max(created) <= summary["newer_keys_since"]
         text, _ = run.text("asherah_verify", "--data", "testapp.Patient.ssn")
-        assert f"Needed: keys created at {summary['newer_keys_since']} and later that are not listed, by 5 values." in text
+        assert (
+            f"Needed: keys created at {summary['newer_keys_since']} and later that are not listed, by 5 values." in text
+        )
 
     @pytest.mark.slow
     def test_memory_does_not_grow_with_the_partitions(self) -> None:

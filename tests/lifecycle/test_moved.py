@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,7 +83,13 @@ def test_a_record_of_a_fields_own_partition_is_moved_too() -> None:
 
 @pytest.mark.parametrize(
     ("service", "product", "suffix"),
-    [("other", "tests", ""), ("suite", "other", ""), ("suite", "tests", "eu"), ("a_suite", "tests", ""), ("suite_tests", "x", "")],
+    [
+        ("other", "tests", ""),
+        ("suite", "other", ""),
+        ("suite", "tests", "eu"),
+        ("a_suite", "tests", ""),
+        ("suite_tests", "x", ""),
+    ],
 )
 @pytest.mark.parametrize("model", [Note, Compact])
 def test_nothing_of_another_service_product_or_suffix_is_ever_moved(
@@ -96,8 +103,8 @@ def test_nothing_of_another_service_product_or_suffix_is_ever_moved(
     assert (report.rewritten.total(), report.bad.total) == (0, 1)
     key = "a key that is" if model is Compact else f"key {theirs.newest_key().meta}, which is"
     assert report.bad[0].reason == (
-        f"PartitionMismatchError: the record names {key} not in the key table as one of this service and product, and the "
-        "field's partition is 'default': put the row's own value here, from a backup"
+        f"PartitionMismatchError: the record names {key} not in the key table as one of this service and product, and "
+        "the field's partition is 'default': put the row's own value here, from a backup"
     )
     assert bytes(raw(row, "body")) == foreign if model is Compact else raw(row, "body") == foreign
 
@@ -243,7 +250,7 @@ def test_rows_that_update_moves_without_pause_are_sealed_for_where_they_end() ->
         try:
             while not stop.is_set():
                 turn += 1
-                insist(lambda: Patient.objects.update(clinic=tenants[turn % 3]))
+                insist(partial(Patient.objects.update, clinic=tenants[turn % 3]))
         except BaseException as exc:
             failures.append(exc)
         finally:

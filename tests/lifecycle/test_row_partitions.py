@@ -90,9 +90,9 @@ class TestMoved:
         assert (report.bad.total, report.columns.total()) == (2 * moved, 2 * (model.objects.count() - moved))
         old, new = kind.partitions[:2]
         assert {bad.reason for bad in report.bad} == {
-            f"PartitionMismatchError: the record is of partition {old!r}, but the row says {new!r}. If the row was moved or "
-            f"the field's partition changed, run: manage.py asherah_reencrypt {column} --moved. If not, somebody has put "
-            "another row's record here"
+            f"PartitionMismatchError: the record is of partition {old!r}, but the row says {new!r}. If the row was "
+            f"moved or the field's partition changed, run: manage.py asherah_reencrypt {column} --moved. If not, "
+            "somebody has put another row's record here"
             for column in COLUMNS
         }
         # Compact records don't name their key, and need it no less.
@@ -110,8 +110,10 @@ class TestMoved:
         report = lifecycle.reencrypt(["testapp.Tenanted"], options=Options(moved=True, batch=2))
         assert report.bad == []
         assert report.rewritten == report.moved == dict.fromkeys(COLUMNS, moved)
-        assert report.current == ({column: count - moved for column in COLUMNS} if count > moved else {})
-        assert texts(model) == sorted((row.serial, f"body {row.serial}", f"code {row.serial}") for row in model.objects.all())
+        assert report.current == (dict.fromkeys(COLUMNS, count - moved) if count > moved else {})
+        assert texts(model) == sorted(
+            (row.serial, f"body {row.serial}", f"code {row.serial}") for row in model.objects.all()
+        )
         verified = lifecycle.verify_data(["testapp.Tenanted"])
         assert (verified.bad, verified.columns.total()) == ([], 2 * count)
         assert key_id(kind.partitions[0]) not in {meta.key_id for meta in verified.keys}
@@ -195,7 +197,9 @@ class TestInherited:
     def child(self, transactional_db: None) -> Iterator[Any]:
         meta = type("Meta", (), {"app_label": "testapp"})
         parent: Any = type(
-            "TenantParent", (models.Model,), {"__module__": __name__, "Meta": meta, "tenant": models.CharField(max_length=9)}
+            "TenantParent",
+            (models.Model,),
+            {"__module__": __name__, "Meta": meta, "tenant": models.CharField(max_length=9)},
         )
         body = EncryptedTextField(partition="t-{tenant}")
         child = type("TenantChild", (parent,), {"__module__": __name__, "Meta": meta, "body": body})
@@ -264,7 +268,9 @@ class TestUnusable:
             assert execute("default", "SELECT body, code FROM tenanted WHERE serial = 0") == before
 
     def test_the_keys_that_its_values_name_still_count_as_needed(self, transactional_db: None) -> None:
-        kind = Kind("t-{tenant}", [{"tenant": "x"}], [], lambda: {"tenant": models.CharField(max_length=300, null=True)})
+        kind = Kind(
+            "t-{tenant}", [{"tenant": "x"}], [], lambda: {"tenant": models.CharField(max_length=300, null=True)}
+        )
         with with_table(make_model(kind)) as model:
             fill(model, kind, rounds=1)
             execute("default", "UPDATE tenanted SET tenant = NULL")

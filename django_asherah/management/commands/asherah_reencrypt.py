@@ -37,11 +37,11 @@ class Command(AsherahCommand):
         parser.add_argument(
             "--moved",
             action="store_true",
-            help="also records of another partition of this service and product: seal them for the partition that their "
-            "row, or the field, says now. For use after QuerySet.update() or SQL has moved rows to another tenant, or after "
-            "a field's partition has changed. It trusts whoever can write the table: a record that somebody has put into "
-            "another tenant's row becomes readable there. Without it such values are reported and left. If records are "
-            "compact, the whole key table is read",
+            help="also records of another partition of this service and product: seal them for the partition that "
+            "their row, or the field, says now. For use after QuerySet.update() or SQL has moved rows to another "
+            "tenant, or after a field's partition has changed. It trusts whoever can write the table: a record that "
+            "somebody has put into another tenant's row becomes readable there. Without it such values are reported "
+            "and left. If records are compact, the whole key table is read",
         )
         parser.add_argument(
             "--data-database", metavar="ALIAS", help="the database of the data; by default, the routers decide"

@@ -26,8 +26,8 @@ class Command(AsherahCommand):
 
     help = (
         "Prove that the keys are safe: every system key opens in each region separately, every master key is enabled, "
-        "every intermediate key opens. With --data, prove also that every encrypted value opens, under the partition that "
-        "its row says."
+        "every intermediate key opens. With --data, prove also that every encrypted value opens, under the partition "
+        "that its row says."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
