@@ -91,9 +91,10 @@ class Column:
         queryset = self._queryset().select_for_update() if lock else self._queryset()
         return self._read(queryset.filter(pk__in=keys).order_by("pk"))
 
-    def session(self, row: Row) -> Session:
-        """Return the session of the partition that a row without a fault is of."""
-        return engine.get_session(self.field.partition if row.partition is None else row.partition)
+    def sessions(self, rows: Iterable[Row]) -> dict[str | None, Session]:
+        """Return the session of each partition that these rows say; None stands for the field's own."""
+        partitions = {row.partition for row in rows if not row.fault}
+        return {each: engine.get_session(self.field.partition if each is None else each) for each in partitions}
 
     def newest_keys(self, rows: Sequence[Row]) -> dict[str | None, KeyMeta]:
         """Return the newest key of each partition that these rows say, all of them loaded or made together.
@@ -101,9 +102,9 @@ class Column:
         Raises:
             KMSError, MetastoreError: there is no key, and none can be loaded or made.
         """
-        named = {row.partition: self.session(row).partition.partition_id for row in rows if not row.fault}
+        named = {said: session.partition.partition_id for said, session in self.sessions(rows).items()}
         keys = engine.get_factory().current_keys(named.values())
-        return {partition: keys[partition_id].meta for partition, partition_id in named.items()}
+        return {said: keys[partition_id].meta for said, partition_id in named.items()}
 
     def count(self) -> int:
         """Return how many values there are, NULLs left out."""

@@ -16,6 +16,7 @@ from django_asherah.exceptions import (
     InvalidRecordError,
     KeyNotFoundError,
 )
+from django_asherah.lifecycle.bad_values import BadValue, BadValues
 from django_asherah.lifecycle.columns import Column, Row
 from django_asherah.lifecycle.ledger import Ledger
 from django_asherah.lifecycle.progress import Progress, tell_nobody
@@ -45,7 +46,7 @@ class _Conversion(ABC):
         self._ledger = ledger
         self._progress = progress
         self._converted = 0
-        self._bad: list[tuple[Any, str]] = []
+        self._bad = BadValues()
 
     @abstractmethod
     def replacement(self, record: RowRecord) -> Any:
@@ -63,7 +64,7 @@ class _Conversion(ABC):
         """
         self._ledger.create()
         for _ in range(_MOST_PASSES):
-            self._bad.clear()
+            self._bad = BadValues()
             if not self._pass():
                 break
         else:
@@ -81,20 +82,22 @@ class _Conversion(ABC):
                 if not lost:
                     break
                 lost = self._convert(self._column.at(lost))
-            self._bad += [(pk, "others keep writing it") for pk in lost]
+            for pk in lost:
+                self._leave(pk, "others keep writing it")
             self._progress(len(rows))
         return self._converted - before
 
     def _convert(self, rows: list[Row]) -> list[Any]:
         """Convert a batch; return the primary keys of the values that had changed since they were read."""
         known = self._ledger.known(rows) if rows else set()
-        unknown = [row for row in rows if row.pk not in known]
+        if not self._follows_rows:
+            rows = [row for row in rows if row.pk not in known]
         if self.seals:
-            self._column.newest_keys(unknown)
+            self._column.newest_keys(rows)
         swaps = [
             Swap(record.row.pk, record.row.raw, new, record.row.place)
-            for record in self._reader.read(unknown)
-            if (new := self._replacement(record)) is not None
+            for record in self._reader.read(rows)
+            if (new := self._replacement(record, is_own=record.row.pk in known)) is not None
         ]
         if not swaps:
             return []
@@ -107,15 +110,30 @@ class _Conversion(ABC):
         self._converted += len(written)
         return lost
 
-    def _replacement(self, record: RowRecord) -> Any:
+    @property
+    def _follows_rows(self) -> bool:
+        """Whether even what this conversion wrote may have to be replaced, as its row can move."""
+        return self.seals and self._field.template is not None
+
+    def _replacement(self, record: RowRecord, *, is_own: bool) -> Any:
         if record.row.fault:
-            self._bad.append((record.row.pk, record.row.fault))
+            self._leave(record.row.pk, record.row.fault)
             return None
         try:
-            return self.replacement(record)
+            return self._resealed(record) if is_own else self.replacement(record)
         except (DecryptionError, KeyNotFoundError) as exc:
-            self._bad.append((record.row.pk, str(exc)))
+            self._leave(record.row.pk, str(exc))
             return None
+
+    def _resealed(self, record: RowRecord) -> Any:
+        """Return what replaces a record that this conversion wrote for another partition, or None to leave it."""
+        if record.origin is None:
+            return None
+        row, partition = record.row, record.origin.partition
+        return self._field.reseal(row.raw, row.partition, record.keys, origin=partition)
+
+    def _leave(self, pk: Any, reason: str) -> None:
+        self._bad.add(BadValue(self._column.label, str(pk), reason, ""))
 
     def _give_up(self) -> None:
         if not self._field.allow_plaintext:
@@ -125,10 +143,10 @@ class _Conversion(ABC):
             )
 
     def _complaint(self) -> str:
-        named = "; ".join(f"pk={pk}: {reason}" for pk, reason in self._bad[:_MOST_NAMED])
-        more = f"; and {len(self._bad) - _MOST_NAMED} more" if len(self._bad) > _MOST_NAMED else ""
+        named = "; ".join(f"pk={bad.pk}: {bad.reason}" for bad in self._bad[:_MOST_NAMED])
+        more = f"; and {self._bad.total - _MOST_NAMED} more" if self._bad.total > _MOST_NAMED else ""
         return (
-            f"{self._column.label}: {len(self._bad)} values could not be {self.action}ed and are left as they were; "
+            f"{self._column.label}: {self._bad.total} values could not be {self.action}ed and are left as they were; "
             f"all others are done. Fix these and migrate again: {named}{more}"
         )
 

@@ -35,7 +35,7 @@ class Origin(Struct, frozen=True):
         """Return the error for a record that stands in this row."""
         whose = f"the row says {row.partition!r}"
         if row.partition is None:
-            whose = f"the field's partition is {column.session(row).partition.partition_id!r}"
+            whose = f"the field's partition is {engine.get_session(column.field.partition).partition.partition_id!r}"
         if self.partition is None:
             named = f"key {self.key}, which is" if self.key else "a key that is"
             return PartitionMismatchError(

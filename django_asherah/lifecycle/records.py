@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
 from django_asherah.envelope.compact import is_compact
 from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.session import Session
 from django_asherah.exceptions import InvalidRecordError, PartitionMismatchError
 from django_asherah.fields.sealed import Keys
 from django_asherah.fields.sealing import load_keys
@@ -47,25 +48,33 @@ class RecordReader:
         Raises:
             MetastoreError: the key table can't be read.
         """
+        sessions = self._column.sessions(rows)
+        expected = {said: session.partition.intermediate_key_id for said, session in sessions.items()}
         named = [self._column.field.find_key(row.raw, row.partition) for row in rows]
-        strays = [row for row, key in zip(rows, named, strict=True) if self._is_stray(row, key)]
+        strays = [
+            row
+            for row, key in zip(rows, named, strict=True)
+            if (key is None or key.key_id != expected.get(row.partition)) and _is_stray(row, key, sessions)
+        ]
         origins = dict(zip([row.pk for row in strays], self._origins.find([row.raw for row in strays]), strict=True))
-        found = [(row, origins.get(row.pk), key) for row, key in zip(rows, named, strict=True)]
-        keys = load_keys(origin.key if origin else key for _, origin, key in found)
-        return (RowRecord(row, origin.key if origin else key, origin, keys) for row, origin, key in found)
+        if origins:
+            named = [origins[row.pk].key if row.pk in origins else key for row, key in zip(rows, named, strict=True)]
+        keys = load_keys(set(named))
+        return (RowRecord(row, key, origins.get(row.pk), keys) for row, key in zip(rows, named, strict=True))
 
-    def _is_stray(self, row: Row, key: KeyMeta | None) -> bool:
-        """Tell whether a row holds a whole record that is not of the partition which it says."""
-        if key is not None:
-            return not row.fault and key.key_id != self._column.session(row).partition.intermediate_key_id
-        if not is_compact(row.raw):
-            return False
-        if row.fault:
-            return True
-        try:
-            self._column.session(row).read(row.raw)
-        except PartitionMismatchError:
-            return True
-        except InvalidRecordError:
-            pass
+
+def _is_stray(row: Row, key: KeyMeta | None, sessions: Mapping[str | None, Session]) -> bool:
+    """Tell whether a row whose record does not name its partition's key holds a whole record all the same."""
+    if key is not None:
+        return not row.fault
+    if not is_compact(row.raw):
         return False
+    if row.fault:
+        return True
+    try:
+        sessions[row.partition].read(row.raw)
+    except PartitionMismatchError:
+        return True
+    except InvalidRecordError:
+        pass
+    return False

@@ -126,6 +126,21 @@ class TestEncrypt:
             assert encrypt_column(table.column) == 1
         assert opened("b", table.raw()[0]) == b"0"
 
+    def test_a_row_that_moves_after_its_value_was_encrypted_gets_its_new_tenants_key(self, make_table: Make) -> None:
+        table = make_table(models.TextField(), columns())
+        rows = fill_table(table, "a", "a")
+        table.state = encrypted(table, partition=TEMPLATE)
+        assert encrypt_column(table.column, lambda count: place(table, rows[1], "b")) == 3
+        assert [opened(tenant, raw) for tenant, raw in zip("ab", table.raw(), strict=True)] == [b"0", b"1"]
+
+    def test_one_that_has_no_tenant_any_more_by_then_is_left_and_named(self, make_table: Make) -> None:
+        table = make_table(models.TextField(), columns(null=True))
+        rows = fill_table(table, "a", "a")
+        table.state = encrypted(table, partition=TEMPLATE)
+        with pytest.raises(EncryptionError, match=rf"pk={rows[1].pk}: its partition .* needs 'tenant', which is None"):
+            encrypt_column(table.column, lambda count: place(table, rows[1], None))
+        assert opened("a", table.raw()[1]) == b"1"
+
     @pytest.mark.parametrize("writer", ["a", "elsewhere"])
     def test_a_record_of_any_tenant_is_neither_taken_nor_sealed_again(self, make_table: Make, writer: str) -> None:
         table = make_table(models.TextField(), columns())
