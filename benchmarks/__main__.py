@@ -12,12 +12,13 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.environments import HERE
-from benchmarks.suites import lifecycle, memory, partitions, sharing, start, tables, values
+from benchmarks.suites import lifecycle, memory, partitions, rows, sharing, start, tables, values
 
 SUITES = {
     "values": values.measure,
     "sharing": sharing.measure,
     "tables": tables.measure,
+    "rows": rows.measure,
     "start": start.measure,
     "partitions": partitions.measure,
     "lifecycle": lifecycle.measure,

@@ -18,6 +18,11 @@ ENVS = HERE / ".envs"
 
 OURS = ("plain", "raw_aes_gcm", "envelope_floor", "asherah_json", "asherah_compact")
 NATIVE = ("asherah_json_native", "asherah_compact_native")
+BEFORE = tuple(f"{name}_before" for name in ("asherah_json", "asherah_compact", *NATIVE))
+"""Ours as it was at a revision of this repository: the last that opened values when a row was loaded."""
+
+REVISION = "b5fd3be"
+
 PEERS = {
     "rust_sdk": "asherah==0.5.56",
     "django_field_encryption": "django-field-encryption==0.2.3",
@@ -40,6 +45,10 @@ def python_of(contender: str) -> str:
     if contender in NATIVE:
         ours = [f"{name}=={version(name)}" for name in ("boto3", "cryptography", "msgspec")]
         return _environment("native", [*ours, "--editable", str(HERE.parent), str(HERE.parent / "native")])
+    if contender in BEFORE:
+        before = [f"django-asherah @ git+file://{HERE.parent}@{REVISION}", "boto3"]
+        native = [str(HERE.parent / "native")] if contender.removesuffix("_before") in NATIVE else []
+        return _environment("before_native" if native else "before", [*before, *native])
     if contender in PEERS:
         return _environment(contender, [PEERS[contender]])
     if find_spec("django_asherah_native"):

@@ -148,8 +148,36 @@ class Work:
                 seen.extend(getattr(row, name) for name in names)
 
         seconds = timed(read)
-        assert sorted(seen) == sorted(self.values(100, rows) * len(names))
+        shown = getattr(self._contender, "shown", str)
+        assert sorted(map(shown, seen)) == sorted(self.values(100, rows) * len(names))
         return {"seconds": seconds}
+
+    def look(self, model, rows):
+        """Return the seconds of reading every row and looking at none of its values."""
+        kind = self._models[model]
+        counted = []
+
+        def read():
+            counted.append(sum(1 for _ in kind.objects.iterator(chunk_size=2000)))
+
+        seconds = timed(read)
+        assert set(counted) == {rows}
+        return {"seconds": seconds}
+
+    def touch(self, model, rows):
+        """Return the seconds of saving rows one by one, each with one of its columns changed."""
+        from django.db import transaction
+
+        kind = self._models[model]
+
+        def save():
+            with transaction.atomic():
+                for row in kind.objects.order_by("pk"):
+                    row.f0 = "y" * 100
+                    row.save()
+                transaction.set_rollback(True)
+
+        return {"seconds": timed(save)}
 
     def stored_bytes(self):
         """Return the mean length of a column value, in bytes as the database counts them."""
