@@ -1,4 +1,8 @@
-"""Migration operations for populated columns: ``EncryptField``, ``DecryptField`` and ``AlterRecordFormat``."""
+"""Migration operations for populated columns: ``EncryptField``, ``DecryptField`` and ``AlterRecordFormat``.
+
+Another ``partition`` takes none of these: Django's ``AlterField`` changes no column then, and ``asherah_reencrypt``
+with ``--moved`` seals the values for it. Between the two they don't open.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
         if raw is None or self.is_plaintext(raw):
             return None
         with suppress(DecryptionError, EncryptionError):
-            if isinstance(raw, str):  # JSON names its key whosever it is.
+            if not is_compact(raw):  # JSON names its key whosever it is.
                 return decode_row(raw).key.parent_key_meta
             if self.template is None or partition is not None:
                 return self.key_of(raw, partition)
@@ -68,14 +68,23 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
             return self.load_plaintext(raw)
         return super().value_of(raw, partition, keys)
 
-    def reseal(self, raw: Any, partition: str | None = None) -> str | bytes:
+    def reseal(
+        self, raw: Any, partition: str | None = None, keys: Keys = NO_KEYS, *, origin: str | None = None
+    ) -> str | bytes:
         """Return the same value in a new record of the field's format, under the newest key.
+
+        Args:
+            raw: what the column holds.
+            partition: the row's.
+            keys: the keys that were loaded with it.
+            origin: whose record it is, if not the row's.
 
         Raises:
             AsherahError: it can't be opened, or there is no key.
         """
-        payload = self.from_plaintext(raw) if self.is_plaintext(raw) else self.open(raw, partition)
-        return self.seal(payload, partition)
+        if self.is_plaintext(raw):
+            return self.seal(self.from_plaintext(raw), partition)
+        return self.seal(self.open(raw, partition if origin is None else origin, keys), partition)
 
     def _as_loaded(self, record: str | bytes, partition: str | None, origin: str | None) -> PreparedValue:
         """Return what is written of a value that was not read: a plain one is sealed at last."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from django.db.models import QuerySet
 
 from django_asherah.envelope.records import KeyMeta
+from django_asherah.exceptions import EncryptionError
 from django_asherah.fields.mixin import EncryptedFieldMixin
 from django_asherah.fields.sealing import load_keys
 
@@ -27,7 +30,18 @@ def preload_keys(queryset: QuerySet[Any]) -> None:
         MetastoreError: the key table can't be read.
     """
     fields = [field for field in queryset.model._meta.concrete_fields if isinstance(field, EncryptedFieldMixin)]
+    names = [column.attname for field in fields for column in field.partition_fields]
     metas: set[KeyMeta | None] = set()
-    for row in queryset.values_list(*[field.raw_value() for field in fields]).iterator(chunk_size=ROWS_PER_FETCH):
-        metas.update(field.find_key(raw) for field, raw in zip(fields, row, strict=True))
+    rows = queryset.values_list(*[field.raw_value() for field in fields], *names)
+    for row in rows.iterator(chunk_size=ROWS_PER_FETCH):
+        records, said = row[: len(fields)], iter(row[len(fields) :])
+        for field, raw in zip(fields, records, strict=True):
+            metas.add(_find_key(field, raw, list(islice(said, len(field.partition_fields)))))
     load_keys(metas)
+
+
+def _find_key(field: EncryptedFieldMixin, raw: Any, place: list[Any]) -> KeyMeta | None:
+    partition = None
+    with suppress(EncryptionError):  # Whatever is wrong with a row is an error of whoever reads its value.
+        partition = field.partition_of(place)
+    return field.find_key(raw, partition)

@@ -11,9 +11,11 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router
 from msgspec import Struct
 
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.session import Session
+from django_asherah.exceptions import EncryptionError
 from django_asherah.fields import EncryptedFieldMixin
-from django_asherah.fields.sealing import load_keys
 
 
 class UnknownColumnError(ValueError):
@@ -26,10 +28,16 @@ class Row(Struct, frozen=True, gc=False):
     Attributes:
         pk: its primary key; a tuple if that is a composite one.
         raw: what the column holds: a record, or plaintext.
+        partition: the one that the row says; None if the field's is the same for every row, or the row says none.
+        place: what the columns hold that say it.
+        fault: why the row says none, although it should; otherwise empty.
     """
 
     pk: Any
     raw: Any
+    partition: str | None = None
+    place: tuple[Any, ...] = ()
+    fault: str = ""
 
     def __repr__(self) -> str:
         return f"<Row {self.pk}>"
@@ -83,15 +91,20 @@ class Column:
         queryset = self._queryset().select_for_update() if lock else self._queryset()
         return self._read(queryset.filter(pk__in=keys).order_by("pk"))
 
-    def with_keys_loaded(self, rows: Sequence[Row]) -> Iterator[tuple[Row, KeyMeta | None]]:
-        """Return each row with the key that it names, if it names one, all of these having been loaded together.
+    def sessions(self, rows: Iterable[Row]) -> dict[str | None, Session]:
+        """Return the session of each partition that these rows say; None stands for the field's own."""
+        partitions = {row.partition for row in rows if not row.fault}
+        return {each: engine.get_session(self.field.partition if each is None else each) for each in partitions}
+
+    def newest_keys(self, rows: Sequence[Row]) -> dict[str | None, KeyMeta]:
+        """Return the newest key of each partition that these rows say, all of them loaded or made together.
 
         Raises:
-            MetastoreError: the key table can't be read.
+            KMSError, MetastoreError: there is no key, and none can be loaded or made.
         """
-        metas = [self.field.find_key(row.raw) for row in rows]
-        load_keys(metas)
-        return zip(rows, metas, strict=True)
+        named = {said: session.partition.partition_id for said, session in self.sessions(rows).items()}
+        keys = engine.get_factory().current_keys(named.values())
+        return {said: keys[partition_id].meta for said, partition_id in named.items()}
 
     def count(self) -> int:
         """Return how many values there are, NULLs left out."""
@@ -105,7 +118,19 @@ class Column:
         return [keys[cut - 1] for cut in cuts]
 
     def _read(self, queryset: Any) -> list[Row]:
-        return [Row(pk, raw) for pk, raw in queryset.values_list("pk", self.field.raw_value())]
+        names = [field.attname for field in self.field.partition_fields]
+        values = queryset.values_list("pk", self.field.raw_value(), *names)
+        if not names:
+            return [Row(pk, raw) for pk, raw in values]
+        return [self._placed(pk, raw, tuple(place)) for pk, raw, *place in values]
+
+    def _placed(self, pk: Any, raw: Any, place: tuple[Any, ...]) -> Row:
+        try:
+            partition = self.field.partition_of(place)
+            engine.get_session(partition)  # It may be longer than a key id can be.
+        except EncryptionError as exc:
+            return Row(pk, raw, place=place, fault=str(exc))
+        return Row(pk, raw, partition, place)
 
     def _range(self, after: Any = None, until: Any = None) -> Any:
         queryset = self._queryset()

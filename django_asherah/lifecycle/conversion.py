@@ -16,35 +16,40 @@ from django_asherah.exceptions import (
     InvalidRecordError,
     KeyNotFoundError,
 )
+from django_asherah.lifecycle.bad_values import BadValue, BadValues
 from django_asherah.lifecycle.columns import Column, Row
 from django_asherah.lifecycle.ledger import Ledger
 from django_asherah.lifecycle.progress import Progress, tell_nobody
+from django_asherah.lifecycle.records import RecordReader, RowRecord
 from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
 
 _MOST_PASSES = 10
+_MOST_LOOKS = 100
 _MOST_NAMED = 20
 
 
 class _Conversion(ABC):
     """Goes over a column until a whole pass finds nothing to convert, because others may write meanwhile.
 
-    A value is replaced only if it still is, byte for byte, what was read. What this conversion wrote is known by the
-    ledger, and by nothing else.
+    A value is replaced only if it still is, byte for byte, what was read, in a row that still says the same partition.
+    What this conversion wrote is known by the ledger, and by nothing else.
     """
 
     action: str
     error: type[AsherahError]
+    seals: bool
 
     def __init__(self, column: Column, ledger: Ledger, progress: Progress) -> None:
         self._column = column
         self._field = column.field
+        self._reader = RecordReader(column)
         self._ledger = ledger
         self._progress = progress
         self._converted = 0
-        self._bad: list[tuple[Any, str]] = []
+        self._bad = BadValues()
 
     @abstractmethod
-    def replacement(self, raw: Any) -> Any:
+    def replacement(self, record: RowRecord) -> Any:
         """Return what replaces a value that this conversion did not write, or None to leave it.
 
         Raises:
@@ -59,7 +64,7 @@ class _Conversion(ABC):
         """
         self._ledger.create()
         for _ in range(_MOST_PASSES):
-            self._bad.clear()
+            self._bad = BadValues()
             if not self._pass():
                 break
         else:
@@ -73,16 +78,27 @@ class _Conversion(ABC):
         before = self._converted
         for rows in self._column.rows(ROWS_PER_TRANSACTION):
             lost = self._convert(rows)
-            while lost:  # Whoever wrote these meanwhile got their work done, so this ends.
+            for _ in range(_MOST_LOOKS):
+                if not lost:
+                    break
                 lost = self._convert(self._column.at(lost))
+            for pk in lost:
+                self._leave(pk, "others keep writing it")
             self._progress(len(rows))
         return self._converted - before
 
     def _convert(self, rows: list[Row]) -> list[Any]:
         """Convert a batch; return the primary keys of the values that had changed since they were read."""
         known = self._ledger.known(rows) if rows else set()
-        unknown = [row for row in rows if row.pk not in known]
-        swaps = [Swap(row.pk, row.raw, new) for row in unknown if (new := self._replacement(row)) is not None]
+        if not self._follows_rows:
+            rows = [row for row in rows if row.pk not in known]
+        if self.seals:
+            self._column.newest_keys(rows)
+        swaps = [
+            Swap(record.row.pk, record.row.raw, new, record.row.place)
+            for record in self._reader.read(rows)
+            if (new := self._replacement(record, is_own=record.row.pk in known)) is not None
+        ]
         if not swaps:
             return []
         alias = self._column.alias
@@ -94,12 +110,30 @@ class _Conversion(ABC):
         self._converted += len(written)
         return lost
 
-    def _replacement(self, row: Row) -> Any:
-        try:
-            return self.replacement(row.raw)
-        except (DecryptionError, KeyNotFoundError) as exc:
-            self._bad.append((row.pk, str(exc)))
+    @property
+    def _follows_rows(self) -> bool:
+        """Whether even what this conversion wrote may have to be replaced, as its row can move."""
+        return self.seals and self._field.template is not None
+
+    def _replacement(self, record: RowRecord, *, is_own: bool) -> Any:
+        if record.row.fault:
+            self._leave(record.row.pk, record.row.fault)
             return None
+        try:
+            return self._resealed(record) if is_own else self.replacement(record)
+        except (DecryptionError, KeyNotFoundError) as exc:
+            self._leave(record.row.pk, str(exc))
+            return None
+
+    def _resealed(self, record: RowRecord) -> Any:
+        """Return what replaces a record that this conversion wrote for another partition, or None to leave it."""
+        if record.origin is None:
+            return None
+        row, partition = record.row, record.origin.partition
+        return self._field.reseal(row.raw, row.partition, record.keys, origin=partition)
+
+    def _leave(self, pk: Any, reason: str) -> None:
+        self._bad.add(BadValue(self._column.label, str(pk), reason, ""))
 
     def _give_up(self) -> None:
         if not self._field.allow_plaintext:
@@ -109,10 +143,10 @@ class _Conversion(ABC):
             )
 
     def _complaint(self) -> str:
-        named = "; ".join(f"pk={pk}: {reason}" for pk, reason in self._bad[:_MOST_NAMED])
-        more = f"; and {len(self._bad) - _MOST_NAMED} more" if len(self._bad) > _MOST_NAMED else ""
+        named = "; ".join(f"pk={bad.pk}: {bad.reason}" for bad in self._bad[:_MOST_NAMED])
+        more = f"; and {self._bad.total - _MOST_NAMED} more" if self._bad.total > _MOST_NAMED else ""
         return (
-            f"{self._column.label}: {len(self._bad)} values could not be {self.action}ed and are left as they were; "
+            f"{self._column.label}: {self._bad.total} values could not be {self.action}ed and are left as they were; "
             f"all others are done. Fix these and migrate again: {named}{more}"
         )
 
@@ -120,24 +154,30 @@ class _Conversion(ABC):
 class _Encryption(_Conversion):
     action = "encrypt"
     error = EncryptionError
+    seals = True
 
-    def replacement(self, raw: Any) -> Any:
-        field = self._field
+    def replacement(self, record: RowRecord) -> Any:
+        field, row = self._field, record.row
         if field.allow_plaintext:
-            if field.is_plaintext(raw):
-                return field.seal(field.from_plaintext(raw))
-            field.value_of(raw)  # The code that already runs with this field wrote it, or it is damaged.
+            if field.is_plaintext(row.raw):
+                return field.seal(field.from_plaintext(row.raw), row.partition)
+            _refuse_stray(self._column, record)
+            # The code that already runs with this field wrote it, or it is damaged.
+            field.value_of(row.raw, row.partition, record.keys)
             return None
-        if self._is_authentic(raw):
+        # Where the row says the partition, it may have said another when a record was written.
+        elsewhere = record.origin.partition if record.origin and field.template else None
+        if self._is_authentic(record, elsewhere or row.partition):
+            whose = f"partition {elsewhere!r}" if elsewhere else "this very partition"
             raise InvalidRecordError(
-                "it is a record of this very partition already. If the code with the encrypted field is running, "
-                "give that field allow_plaintext=True; if the column was encrypted before, use --fake"
+                f"it is a record of {whose} already. If the code with the encrypted field is running, give that field "
+                "allow_plaintext=True; if the column was encrypted before, use --fake"
             )
-        return field.seal(field.from_plaintext(raw))
+        return field.seal(field.from_plaintext(row.raw), row.partition)
 
-    def _is_authentic(self, raw: Any) -> bool:
+    def _is_authentic(self, record: RowRecord, partition: str | None) -> bool:
         try:
-            self._field.open(raw)
+            self._field.open(record.row.raw, partition, record.keys)
         except (DecryptionError, KeyNotFoundError):
             return False
         return True
@@ -146,26 +186,35 @@ class _Encryption(_Conversion):
 class _Decryption(_Conversion):
     action = "decrypt"
     error = DecryptionError
+    seals = False
 
     def __init__(self, column: Column, ledger: Ledger, progress: Progress, refuse: Callable[[str], None]) -> None:
         super().__init__(column, ledger, progress)
         self._refuse = refuse
 
-    def replacement(self, raw: Any) -> Any:
-        if self._field.is_plaintext(raw):
+    def replacement(self, record: RowRecord) -> Any:
+        row = record.row
+        if self._field.is_plaintext(row.raw):
             return None
-        text = self._field.to_plaintext(self._field.open(raw))
+        _refuse_stray(self._column, record)
+        text = self._field.to_plaintext(self._field.open(row.raw, row.partition, record.keys))
         self._refuse(text)
         return text
+
+
+def _refuse_stray(column: Column, record: RowRecord) -> None:
+    if record.origin is not None:
+        raise record.origin.mismatch(column, record.row)
 
 
 def encrypt_column(column: Column, progress: Progress = tell_nobody) -> int:
     """Turn every plain value of a column of text into a record; return how many were.
 
     Run again after an interruption, it goes on. NULL stays NULL; everything else is encrypted, whatever it looks like.
-    What opens as a record of this partition, though this function did not write it, is ambiguous: with the field's
-    ``allow_plaintext`` it stays, without it it is refused, because the one may take a stranger's record for a value and
-    the other encrypt a value twice.
+    What opens as a record of the field's partition, or of any if the row says it, though this function did not write
+    it, is ambiguous: with the field's ``allow_plaintext`` it stays, without it it is refused, because the one may take
+    a stranger's record for a value and the other encrypt a value twice. The value of a row that says no partition is
+    left, too.
 
     Raises:
         EncryptionError: some values are ambiguous or no values of this field, and are left as they were.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +14,12 @@ from django.db import connections
 
 from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import DecryptionError, KeyNotFoundError, KMSError
+from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError, KMSError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
 from django_asherah.lifecycle.columns import Column, Row, encrypted_columns
+from django_asherah.lifecycle.key_counts import KeyCounts
 from django_asherah.lifecycle.progress import Progress, tell_nobody
+from django_asherah.lifecycle.records import RecordReader, RowRecord
 
 ROWS_PER_READ = 1000
 
@@ -28,15 +30,15 @@ class DataReport:
 
     Attributes:
         columns: values proven, by column.
-        keys: values that need each intermediate key, bad ones too: none of these may be dropped.
-        system_keys: the same for each system key.
+        keys: values that need each of the oldest intermediate keys, bad ones too: none of these may be dropped.
+        system_keys: the same for every system key.
         plaintext: values not encrypted yet, by column: only where the field allows it.
         bad: values that do not open.
-        lost_keys: keys that no KMS unwraps, with the reason.
+        lost_keys: system keys that no KMS unwraps, with the reason.
     """
 
     columns: Counter[str] = field(default_factory=Counter)
-    keys: Counter[KeyMeta] = field(default_factory=Counter)
+    keys: KeyCounts = field(default_factory=KeyCounts)
     system_keys: Counter[KeyMeta] = field(default_factory=Counter)
     plaintext: Counter[str] = field(default_factory=Counter)
     bad: BadValues = field(default_factory=BadValues)
@@ -50,7 +52,8 @@ class DataReport:
     def merge(self, other: DataReport) -> None:
         """Add what another process found."""
         self.columns += other.columns
-        self.keys += other.keys
+        self.keys.merge(other.keys)
+        self.system_keys += other.system_keys
         self.plaintext += other.plaintext
         self.bad.merge(other.bad)
 
@@ -80,52 +83,67 @@ def verify_data(
     columns = encrypted_columns(names, alias)
     if sample is not None:
         for column in columns:
-            for batch in column.sample(sample, ROWS_PER_READ):
-                _verify_rows(column, batch, report)
-                progress(len(batch))
+            _verify_batches(column, column.sample(sample, ROWS_PER_READ), report, progress)
     elif processes > 1:
         _verify_in_processes(columns, processes, report, progress)
     else:
         for column in columns:
             _verify_range(column, None, None, report, progress)
-    _count_system_keys(report)
+    report.keys.cut()
     return report
 
 
 def _verify_range(column: Column, after: Any, until: Any, report: DataReport, progress: Progress) -> DataReport:
-    for batch in column.rows(ROWS_PER_READ, after, until):
-        _verify_rows(column, batch, report)
-        progress(len(batch))
+    _verify_batches(column, column.rows(ROWS_PER_READ, after, until), report, progress)
     return report
 
 
-def _verify_rows(column: Column, rows: Sequence[Row], report: DataReport) -> None:
-    for row, meta in column.with_keys_loaded(rows):
-        _verify_value(column, row, meta, report)
+def _verify_batches(column: Column, batches: Iterable[list[Row]], report: DataReport, progress: Progress) -> None:
+    reader = RecordReader(column)
+    for batch in batches:
+        records = list(reader.read(batch))
+        parents = _parents(records)
+        for record in records:
+            _verify_value(column, record, parents, report)
+        progress(len(batch))
 
 
-def _verify_value(column: Column, row: Row, meta: KeyMeta | None, report: DataReport) -> None:
+def _parents(records: Sequence[RowRecord]) -> dict[KeyMeta | None, KeyMeta]:
+    """Return the system keys of the keys that these records name, as far as the key table has them."""
+    named = {record.key: record.keys.get(record.key) for record in records if record.key is not None}
+    found = {key: opened.record for key, opened in named.items() if opened is not None}
+    if closed := [key for key in named if key not in found]:
+        found |= engine.get_factory().metastore.load_many(closed)
+    return {key: stored.parent_key_meta for key, stored in found.items() if stored.parent_key_meta is not None}
+
+
+def _verify_value(
+    column: Column, record: RowRecord, parents: Mapping[KeyMeta | None, KeyMeta], report: DataReport
+) -> None:
+    row, key, parent = record.row, record.key, parents.get(record.key)
+    if key is not None:
+        report.keys.add(key)
+    if parent is not None:
+        report.system_keys[parent] += 1
     try:
-        if meta is None:
-            column.field.value_of(row.raw)
-            report.plaintext[column.label] += 1
-            return
-        report.keys[meta] += 1
-        if meta in report.lost_keys:
-            raise KMSError(report.lost_keys[meta])  # noqa: TRY301 - one way out for all
-        column.field.value_of(row.raw)
-        report.columns[column.label] += 1
-    except (DecryptionError, KeyNotFoundError, KMSError) as exc:
-        if meta is not None and isinstance(exc, KMSError):
-            # Asking every region once per key is enough; once per value would never end.
-            report.lost_keys.setdefault(meta, str(exc))
-        report.bad.add(BadValue(column.label, str(row.pk), f"{type(exc).__name__}: {exc}", str(meta or "")))
+        if parent in report.lost_keys:
+            raise KMSError(f"intermediate key {key}: {report.lost_keys[parent]}")  # noqa: TRY301 - one way out for all
+        _open(column, record)
+    except (DecryptionError, EncryptionError, KeyNotFoundError, KMSError) as exc:
+        if parent is not None and isinstance(exc, KMSError):
+            # Asking every region once per system key is enough; once per value would never end.
+            report.lost_keys.setdefault(parent, str(exc).removeprefix(f"intermediate key {key}: "))
+        report.bad.add(BadValue(column.label, str(row.pk), f"{type(exc).__name__}: {exc}", str(key or "")))
+        return
+    (report.plaintext if key is None else report.columns)[column.label] += 1
 
 
-def _count_system_keys(report: DataReport) -> None:
-    for meta, record in engine.get_factory().metastore.load_many(list(report.keys)).items():
-        if record.parent_key_meta is not None:
-            report.system_keys[record.parent_key_meta] += report.keys[meta]
+def _open(column: Column, record: RowRecord) -> None:
+    if record.row.fault:
+        raise EncryptionError(record.row.fault)
+    if record.origin is not None:
+        raise record.origin.mismatch(column, record.row)
+    column.field.value_of(record.row.raw, record.row.partition, record.keys)
 
 
 def _verify_in_processes(columns: list[Column], processes: int, report: DataReport, progress: Progress) -> None:

@@ -13,10 +13,11 @@ from django.db import OperationalError, connections, transaction
 
 from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import DecryptionError, KeyNotFoundError
+from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
 from django_asherah.lifecycle.columns import Column, Row, encrypted_columns
 from django_asherah.lifecycle.progress import Progress, tell_nobody
+from django_asherah.lifecycle.records import RecordReader, RowRecord
 from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
 
 _LOOKS = 20
@@ -33,12 +34,14 @@ class ReencryptionReport:
 
     Attributes:
         rewritten: values, by column; with ``dry_run`` those that would be.
+        moved: how many of these were records of another partition than their row says, by column.
         current: values that were under the newest key already, by column.
         conflicts: how often somebody else had changed or held a value meanwhile; it was read again.
         bad: values that do not open, and were left as they are.
     """
 
     rewritten: Counter[str] = field(default_factory=Counter)
+    moved: Counter[str] = field(default_factory=Counter)
     current: Counter[str] = field(default_factory=Counter)
     conflicts: int = 0
     bad: BadValues = field(default_factory=BadValues)
@@ -49,6 +52,7 @@ class Options:
     """How to go about it; see :func:`reencrypt`."""
 
     all: bool = False
+    moved: bool = False
     shard: int = 0
     shards: int = 1
     rate: float | None = None
@@ -67,15 +71,21 @@ def reencrypt(
 ) -> ReencryptionReport:
     """Rewrite every value whose keys are not the newest, or whose record is not in the field's format.
 
-    A value is replaced only if it still is, byte for byte, what was read: a concurrent writer always wins, and the new
-    value is looked at again; the fourth time, its row is locked for it. No ``save()``, no signals, no ``auto_now``.
-    Safe to interrupt at any moment; run again, it passes over what is done.
+    A value is replaced only if it still is, byte for byte, what was read, in a row that still says the same partition:
+    a concurrent writer always wins, and the new value is looked at again; the fourth time, its row is locked for it. No
+    ``save()``, no signals, no ``auto_now``. Safe to interrupt at any moment; run again, it passes over what is done.
+
+    With ``moved``, a record of another partition of this service and product is opened as such and sealed for the one
+    that its row says: after ``QuerySet.update()`` has moved rows to other tenants, and after a field's ``partition``
+    has changed. This trusts whoever can write the table: what somebody put into a row of another tenant will be
+    readable there. Without it, such a value is reported and left.
 
     Args:
         names: ``app.Model`` or ``app.Model.field``; all if empty.
         alias: the database to rewrite; what the routers say if None.
-        options: ``all`` rewrites what is current, too; ``shard`` of ``shards`` (from 0) takes its part of the rows,
-            by a hash of the primary key; ``rate`` is rows per second at most; ``batch`` is rows per transaction.
+        options: ``all`` rewrites what is current, too; ``moved`` what is another partition's; ``shard`` of ``shards``
+            (from 0) takes its part of the rows, by a hash of the primary key; ``rate`` is rows per second at most;
+            ``batch`` is rows per transaction.
         progress: is told how many more values were looked at.
 
     Raises:
@@ -95,6 +105,7 @@ class _Rewriter:
 
     def __init__(self, column: Column, options: Options, report: ReencryptionReport, progress: Progress) -> None:
         self._column = column
+        self._reader = RecordReader(column)
         self._options = options
         self._report = report
         self._progress = progress
@@ -133,16 +144,18 @@ class _Rewriter:
 
     def _replace(self, rows: Sequence[Row]) -> list[Any]:
         """Rewrite what needs it; return the primary keys of the rows that somebody else had changed meanwhile."""
-        newest = self._column.field.newest_key()
-        swaps = [
-            Swap(row.pk, row.raw, new)
-            for row, meta in self._column.with_keys_loaded(rows)
-            if (new := self._resealed(row, meta, newest)) is not None
-        ]
+        newest = self._column.newest_keys(rows)
+        swaps, moved = [], set()
+        for record in self._reader.read(rows):
+            if (new := self._resealed(record, newest)) is not None:
+                swaps.append(Swap(record.row.pk, record.row.raw, new, record.row.place))
+                moved |= {record.row.pk} if record.origin else set()
         if not swaps:
             return []
         lost = [] if self._options.dry_run else self._swap(swaps)
         self._report.rewritten[self._column.label] += len(swaps) - len(lost)
+        if moved := moved.difference(lost):
+            self._report.moved[self._column.label] += len(moved)
         self._report.conflicts += len(lost)
         return lost
 
@@ -162,15 +175,19 @@ class _Rewriter:
                 return keys
             raise
 
-    def _resealed(self, row: Row, meta: KeyMeta | None, newest: KeyMeta) -> Any:
+    def _resealed(self, record: RowRecord, newest: dict[str | None, KeyMeta]) -> Any:
         """Return the value under the newest key, or None if it is to be left as it is."""
-        field = self._column.field
+        field, row, origin = self._column.field, record.row, record.origin
         try:
-            if not self._options.all and meta == newest and field.format.is_own(row.raw):
+            if row.fault:
+                raise EncryptionError(row.fault)  # noqa: TRY301 - one way out for all
+            if origin and not (self._options.moved and origin.partition):
+                raise origin.mismatch(self._column, row)
+            if not self._options.all and record.key == newest[row.partition] and field.format.is_own(row.raw):
                 self._report.current[self._column.label] += 1
                 return None
-            return field.reseal(row.raw)
-        except (DecryptionError, KeyNotFoundError) as exc:
+            return field.reseal(row.raw, row.partition, record.keys, origin=origin.partition if origin else None)
+        except (DecryptionError, EncryptionError, KeyNotFoundError) as exc:
             self._report.bad.add(BadValue(self._column.label, str(row.pk), f"{type(exc).__name__}: {exc}", ""))
             return None
 

@@ -32,6 +32,7 @@ def split(
         "names": names,
         "alias": alias,
         "all": options.all,
+        "moved": options.moved,
         "rate": options.rate / shards if options.rate else None,
         "batch": options.batch,
         "shards": shards,

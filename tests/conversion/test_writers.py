@@ -28,6 +28,30 @@ def alias(shared_alias: str, settings: Any) -> str:
     return shared_alias
 
 
+def test_a_value_that_others_write_each_time_before_it_is_replaced_is_left_and_named(
+    make_table: Callable[..., Table],
+) -> None:
+    table = make_table(models.TextField())
+    (row,) = table.save("0")
+    table.state = encrypted(table)
+    written = ["0"]
+
+    def write_first(execute_it: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("UPDATE") and params != [written[-1], row.pk]:
+            written.append(str(len(written)))
+            table.set_raw(row, written[-1])
+        return execute_it(sql, params, many, context)
+
+    with (
+        connections[table.alias].execute_wrapper(write_first),
+        pytest.raises(EncryptionError, match=f"pk={row.pk}: others keep writing it"),
+    ):
+        encrypt_column(table.column)
+    assert table.raw() == [written[-1]]
+    encrypt_column(table.column)
+    assert engine.get_session().decrypt(table.raw()[0]).decode() == written[-1]
+
+
 def test_writers_and_the_move_at_once_lose_nothing(make_table: Callable[..., Table]) -> None:
     table = make_table(models.TextField())
     rows = table.save(*(f"{number} 0" for number in range(20)))

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django_asherah import engine, lifecycle
 from django_asherah.fields import preload_keys
 from tests.databases import execute
-from tests.testapp.models import Note, Tenancy
+from tests.testapp.models import Clinic, Note, Patient, Tenancy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -88,3 +88,21 @@ def test_re_encryption_asks_as_often_for_many_keys_as_for_few(rotated: None) -> 
         Note.objects.create(body="more")
         lifecycle.rotate()
     assert key_queries(lambda: lifecycle.reencrypt(["testapp.Note"])) == few
+
+
+def test_keys_of_each_rows_partition_are_loaded_together() -> None:
+    for number in range(KEYS):
+        Patient.objects.create(clinic=Clinic.objects.create(), ssn=str(number), scan=b"x")
+    engine.get_factory().clear()
+    assert key_queries(lambda: preload_keys(Patient.objects.only("ssn", "scan"))) == 2
+    assert len(engine.get_factory().intermediate_keys) == KEYS
+    assert key_queries(lambda: [patient.scan for patient in Patient.objects.all()]) == 0
+
+
+def test_compact_records_alone_tell_their_keys_too() -> None:
+    for _ in range(KEYS):
+        Patient.objects.create(clinic=Clinic.objects.create(), scan=b"x")
+    execute("default", "UPDATE testapp_patient SET history = ''")
+    engine.get_factory().clear()
+    preload_keys(Patient.objects.all())
+    assert len(engine.get_factory().intermediate_keys) == KEYS

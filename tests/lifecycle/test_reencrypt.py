@@ -189,8 +189,8 @@ def test_a_concurrent_writer_always_wins(monkeypatch: pytest.MonkeyPatch) -> Non
     field: Any = Note._meta.get_field("body")
     reseal = field.reseal
 
-    def reseal_while_somebody_writes(value: str) -> str:
-        sealed: str = reseal(value)
+    def reseal_while_somebody_writes(value: str, *others: Any, **more: Any) -> str:
+        sealed: str = reseal(value, *others, **more)
         if value == first:
             Note.objects.filter(pk=note.pk).update(body="new")
         return sealed
@@ -227,11 +227,11 @@ def test_a_row_that_others_write_without_pause_is_rewritten_too() -> None:
         finally:
             connections.close_all()
 
-    def reseal_while_somebody_writes(value: str) -> str:
+    def reseal_while_somebody_writes(value: str, *others: Any, **more: Any) -> str:
         thread = threading.Thread(target=write)
         thread.start()
         thread.join()
-        sealed: str = reseal(value)
+        sealed: str = reseal(value, *others, **more)
         return sealed
 
     field.reseal = reseal_while_somebody_writes

@@ -35,6 +35,15 @@ class Command(AsherahCommand):
         parser.add_argument("names", nargs="*", metavar="app.Model[.field]", help="only these models and fields")
         parser.add_argument("--all", action="store_true", help="also values that are already under the newest key")
         parser.add_argument(
+            "--moved",
+            action="store_true",
+            help="also records of another partition of this service and product: seal them for the partition that "
+            "their row, or the field, says now. For use after QuerySet.update() or SQL has moved rows to another "
+            "tenant, or after a field's partition has changed. It trusts whoever can write the table: a record that "
+            "somebody has put into another tenant's row becomes readable there. Without it such values are reported "
+            "and left. If records are compact, the whole key table is read",
+        )
+        parser.add_argument(
             "--data-database", metavar="ALIAS", help="the database of the data; by default, the routers decide"
         )
         parser.add_argument(
@@ -56,6 +65,7 @@ class Command(AsherahCommand):
         shard, shards = options["shard"]
         chosen = Options(
             all=options["all"],
+            moved=options["moved"],
             shard=shard,
             shards=shards,
             rate=options["rate"],
@@ -70,6 +80,7 @@ class Command(AsherahCommand):
             report = reencrypt(names, alias=alias, options=chosen, progress=progress)
         outcome.summary = {
             "rewritten": dict(report.rewritten),
+            "moved": dict(report.moved),
             "current": dict(report.current),
             "conflicts": report.conflicts,
             "bad": report.bad.total,
@@ -79,6 +90,8 @@ class Command(AsherahCommand):
         verb = "would be rewritten" if options["dry_run"] else "rewritten"
         for column in sorted({*report.rewritten, *report.current}):
             outcome.say(f"{column}: {report.rewritten[column]} values {verb}, {report.current[column]} are current.")
+            if report.moved[column]:
+                outcome.say(f"{column}: {report.moved[column]} of these were another partition's.")
 
 
 def _enqueue(outcome: Outcome, chosen: Options, options: dict[str, Any]) -> None:

@@ -26,7 +26,8 @@ class Command(AsherahCommand):
 
     help = (
         "Prove that the keys are safe: every system key opens in each region separately, every master key is enabled, "
-        "every intermediate key opens. With --data, prove also that every encrypted value opens."
+        "every intermediate key opens. With --data, prove also that every encrypted value opens, under the partition "
+        "that its row says."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -81,6 +82,8 @@ def _add(outcome: Outcome, report: DataReport) -> None:
         "bad": report.bad.total,
         "plaintext": dict(report.plaintext),
         "values_by_key": {str(meta): count for meta, count in sorted(report.keys.items(), key=str)},
+        "values_by_newer_keys": report.keys.uncounted,
+        "newer_keys_since": report.keys.uncounted_since,
         "values_by_system_key": {str(meta): count for meta, count in sorted(report.system_keys.items(), key=str)},
     }
     outcome.items = [_bad_value(bad) for bad in report.bad]
@@ -94,8 +97,13 @@ def _add(outcome: Outcome, report: DataReport) -> None:
         outcome.say(f"{column}: {count} values open.")
     for column, count in report.plaintext.items():
         outcome.say(f"{column}: {count} values are not encrypted yet.")
-    for meta, count in sorted((report.keys + report.system_keys).items(), key=str):
+    for meta, count in sorted([*report.keys.items(), *report.system_keys.items()], key=str):
         outcome.say(f"Needed: {meta}, by {count} values.")
+    if report.keys.uncounted:
+        outcome.say(
+            f"Needed: keys created at {report.keys.uncounted_since} and later that are not listed, by "
+            f"{report.keys.uncounted} values. Older intermediate keys that are not listed are needed by none."
+        )
 
 
 def _bad_value(bad: BadValue) -> dict[str, str | None]:
