@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
+from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.exceptions import AsherahError, DecryptionError, KeyNotFoundError
 from django_asherah.fields.rows import current_partition, loaded_partition
 from django_asherah.fields.sealed import SealedValue
 from django_asherah.fields.unreadable import Unreadable, is_tolerated
 from django_asherah.guard import allowed_partitions
+
+
+_keeping = ForkSafeLock()
+
+_UNCHANGEABLE = frozenset({str, int, float, bytes, bool, Decimal, date, datetime, time, timedelta, UUID})
+"""Of such values it does not matter that two threads that read one instance have each its own."""
 
 
 class EncryptedAttribute(DeferredAttribute):
@@ -39,9 +49,10 @@ class EncryptedAttribute(DeferredAttribute):
         """
         if instance is None:
             return self
-        held, name = instance.__dict__, self._name
+        # No name for the instance's dict, which holds values: a debug page shows what this frame's names stand for.
+        name = self._name
         try:
-            value = held[name]
+            value = instance.__dict__[name]
         except KeyError:
             value = super().__get__(instance, cls)
         if value.__class__ is not SealedValue:
@@ -59,13 +70,16 @@ class EncryptedAttribute(DeferredAttribute):
             raise exc.at(place).with_traceback(None)  # noqa: B904 - it is the same error
         except SynchronousOnlyOperation:
             raise SynchronousOnlyOperation(
-                f"{self.field.full_name} pk={instance.pk}: its key is not loaded, as with an instance that comes from "
-                "a pickle or a cache: read it in sync_to_async(), or load the row anew"
+                f"{self.field.full_name} pk={instance.pk}: to read it takes the database, as its key was not loaded with "
+                "its row, or could not be: read it in sync_to_async(), which also says why"
             ) from None
-        if held[name] is not value:  # Another thread was quicker: of two values one would be changed in vain.
-            return held[name]
-        held[name] = opened
-        return opened
+        if opened.__class__ in _UNCHANGEABLE:
+            instance.__dict__[name] = opened
+            return opened
+        with _keeping:  # If another thread was quicker, its document is the one: of two, one would be changed in vain.
+            if instance.__dict__[name] is value:
+                instance.__dict__[name] = opened
+            return instance.__dict__[name]
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         """Let the instance hold ``value``."""

@@ -48,11 +48,6 @@ class TestDeferred:
 class TestDeleted:
     """As Django's documentation says: an attribute that is deleted is loaded again."""
 
-    UNDELETABLE = pytest.mark.xfail(
-        strict=True, raises=AttributeError, reason="EncryptedAttribute has __set__ and no __delete__"
-    )
-
-    @UNDELETABLE
     @pytest.mark.parametrize(("model", "name", "value"), ROWS)
     def test_an_attribute_is_loaded_again(self, model: Any, name: str, value: Any) -> None:
         made = model.objects.create(**{name: value})
@@ -63,7 +58,6 @@ class TestDeleted:
             assert row.get_deferred_fields() == {name}
             assert getattr(row, name) == value
 
-    @UNDELETABLE
     def test_what_is_deleted_is_not_saved(self) -> None:
         note = Note.objects.create(title="t", body="x")
         del note.body
