@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from django_asherah.exceptions import AsherahError, DecryptionError, KeyNotFoundError
-from django_asherah.fields.rows import loaded_partition
+from django_asherah.fields.rows import current_partition, loaded_partition
 from django_asherah.fields.sealed import SealedValue
 from django_asherah.fields.unreadable import Unreadable, is_tolerated
 from django_asherah.guard import allowed_partitions
@@ -71,6 +71,17 @@ class EncryptedAttribute(DeferredAttribute):
         """Let the instance hold ``value``."""
         instance.__dict__[self._name] = value
 
+    def __delete__(self, instance: models.Model) -> None:
+        """Forget what the instance holds: the next read asks the database.
+
+        Raises:
+            AttributeError: it holds nothing.
+        """
+        try:
+            del instance.__dict__[self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
     def fetch_many(self, instances: Iterable[models.Model]) -> None:
         """Load the column for instances whose query has left it out, and open none of it."""
         missing = [each for each in instances if self._name not in each.__dict__ and each.pk is not None]
@@ -84,5 +95,7 @@ class EncryptedAttribute(DeferredAttribute):
 
     def _opened(self, instance: models.Model, sealed: SealedValue) -> Any:
         """Return the value of what no loaded session may open: the row says whose it is, or a guard is asked."""
-        partition = None if self.field.template is None else loaded_partition(self.field, instance)
-        return self.field.value_of(sealed.record, partition, sealed.loaded.keys)
+        field, partition = self.field, None
+        if field.template is not None:
+            partition = loaded_partition(field, sealed, instance) or current_partition(field, instance)
+        return field.value_of(sealed.record, partition, sealed.loaded.keys)

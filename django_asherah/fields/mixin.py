@@ -18,6 +18,7 @@ from django_asherah.fields.column import ColumnMixin
 from django_asherah.fields.formats import FORMATS, get_placeholder, get_placeholder_sql
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import EncryptedExact, refuse_lookup
+from django_asherah.fields.loading import load_with_rows
 from django_asherah.fields.options import check_options
 from django_asherah.fields.partitions import check_partition
 from django_asherah.fields.selecting import EncryptedCol
@@ -115,6 +116,11 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         limits = [(MinValueValidator, least), (MaxValueValidator, most)]
         own = super(models.IntegerField, self).validators
         return [*own, *(validator(limit) for validator, limit in limits if limit is not None)]
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> Any:
+        """Return the SQL that selects the column; its keys come with its rows."""
+        load_with_rows(compiler)
+        return super().select_format(compiler, sql, params)
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
         """Refuse: Django asks for this only to compare the column with a value."""

@@ -52,25 +52,23 @@ def current_partition(field: RowField, instance: models.Model) -> str | None:
     return field.partition_of([getattr(instance, column.attname) for column in field.partition_fields])
 
 
-def loaded_partition(field: RowField, instance: models.Model) -> str | None:
-    """Return the partition that the row said when it was loaded.
+def loaded_partition(field: RowField, held: SealedValue, instance: models.Model) -> str | None:
+    """Return the partition of the row that an unread value was loaded from; None if that isn't known.
 
     Raises:
-        EncryptionError: it said none.
+        EncryptionError: the row said none.
     """
-    loaded, names = _loaded(instance), [column.attname for column in field.partition_fields]
-    return field.partition_of([loaded[name] if name in loaded else getattr(instance, name) for name in names])
-
-
-def knows_row(field: RowField, instance: models.Model) -> bool:
-    """Tell whether all the columns that say the partition were loaded with the row."""
     loaded = _loaded(instance)
-    return all(column.attname in loaded for column in field.partition_fields)
+    if held.loaded.partition is not None or any(column.attname not in loaded for column in field.partition_fields):
+        return held.loaded.partition
+    return field.partition_of([loaded[column.attname] for column in field.partition_fields])
 
 
-def has_moved(field: RowField, instance: models.Model) -> bool:
-    """Tell whether the row says another partition than when it was loaded."""
-    return bool(_changed(field, instance)) and loaded_partition(field, instance) != current_partition(field, instance)
+def may_have_moved(field: RowField, held: SealedValue, instance: models.Model) -> bool:
+    """Tell whether the row may say another partition than that of an unread value. Needs no query to tell."""
+    if all(column.attname in instance.__dict__ for column in field.partition_fields):
+        return loaded_partition(field, held, instance) != current_partition(field, instance)
+    return bool(_changed(field, instance))  # What is not there to be seen was not assigned either.
 
 
 def open_unread(field: RowField, held: SealedValue, instance: models.Model) -> Any:
@@ -79,7 +77,7 @@ def open_unread(field: RowField, held: SealedValue, instance: models.Model) -> A
     Raises:
         AsherahError: it can't be opened.
     """
-    value = field.value_of(held.record, loaded_partition(field, instance), held.loaded.keys)
+    value = field.value_of(held.record, loaded_partition(field, held, instance), held.loaded.keys)
     instance.__dict__[field.attname] = value
     return value
 
@@ -95,7 +93,9 @@ def settle(instance: models.Model) -> None:
         return
     for field in row_fields(type(instance)):
         held = now.get(field.attname)
-        if held.__class__ is SealedValue and has_moved(field, instance):
+        if held.__class__ is SealedValue and loaded_partition(field, held, instance) != current_partition(
+            field, instance
+        ):
             open_unread(field, held, instance)
     remember(type(instance), instance)
 
@@ -156,11 +156,12 @@ def _loaded(instance: models.Model) -> dict[str, Any]:
 
 
 def _changed(field: RowField, instance: models.Model) -> list[models.Field[Any, Any]]:
+    """Return the columns that may say something else than when the row was loaded."""
     loaded, held = _loaded(instance), instance.__dict__
     return [
         column
         for column in field.partition_fields
-        if (name := column.attname) in loaded and name in held and held[name] != loaded[name]
+        if (name := column.attname) in held and (name not in loaded or held[name] != loaded[name])
     ]
 
 

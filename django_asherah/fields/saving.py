@@ -17,7 +17,7 @@ from django_asherah.exceptions import AsherahError, EncryptionError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import require_records
 from django_asherah.fields.pending import PendingRecord
-from django_asherah.fields.rows import current_partition, has_moved, knows_row, open_unread, settle
+from django_asherah.fields.rows import current_partition, loaded_partition, may_have_moved, open_unread, settle
 from django_asherah.fields.sealed import PreparedValue, SealedValue
 from django_asherah.fields.sealing import SealingMixin
 from django_asherah.fields.unreadable import Unreadable
@@ -46,15 +46,18 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return what the instance holds, ready to be sealed: a :class:`PreparedValue`, None or an expression."""
         try:
-            if add and self.template is not None:
-                settle(model_instance)
-            value = model_instance.__dict__.get(self.attname)
-            if value.__class__ is not SealedValue or not self._leaves_alone(add):
-                value = self._plain_pre_save(model_instance, add)
-            return self.prepare(value, model_instance, is_new=add)
+            return self._pre_saved(model_instance, add)
         except AsherahError as exc:
             # The frames below hold the value, and a debug page shows what frames hold.
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+
+    def _pre_saved(self, instance: models.Model, add: bool) -> Any:
+        if add and self.template is not None:
+            settle(instance)
+        value = instance.__dict__.get(self.attname)
+        if value.__class__ is not SealedValue or not self._leaves_alone(add):
+            value = self._plain_pre_save(instance, add)
+        return self.prepare(value, instance, is_new=add)
 
     def prepare(self, value: Any, instance: models.Model, *, is_new: bool = False) -> Any:
         """Return a value that an instance holds as :meth:`pre_save` does.
@@ -101,7 +104,9 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
                 return None
             if isinstance(value, _NO_VALUES):
                 return self._expression(value, partition)
-            if value.__class__ is Unreadable:
+            if value.__class__ is SealedValue:
+                value = self.value_of(value.record, partition or value.loaded.partition, value.loaded.keys)
+            elif value.__class__ is Unreadable:
                 raise EncryptionError("the value could not be opened, so it is not written anywhere else")
         try:
             return PreparedValue(None, self.dump(value), partition, is_new)
@@ -112,16 +117,17 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
         # Raised here, because the cause's message, arguments and frames may hold the value.
         raise EncryptionError(f"it can't hold the {type(value).__name__} that was given ({reason})")
 
-    def _unread(self, held: SealedValue, instance: models.Model, *, is_new: bool) -> PreparedValue:
-        """Return what was never read: as it was loaded, unless the row says another partition by now."""
-        if self.template is None:
-            return self._as_loaded(held.record, None, instance._state.db)
-        if has_moved(self, instance):
-            value: PreparedValue = self.prepare(open_unread(self, held, instance), instance, is_new=is_new)
-            return value
+    def _unread(self, held: SealedValue, instance: models.Model, *, is_new: bool) -> Any:
+        """Return what was never read: as it was loaded, unless it has to be another record in this place."""
+        loaded = held.loaded
+        if loaded.kind is not None and loaded.kind != self.record_kind:  # Somebody took it out of another column.
+            return self.prepare(self.value_of(held.record, loaded.partition, loaded.keys), instance, is_new=is_new)
+        if self.template is None or not may_have_moved(self, held, instance):
+            return self._as_loaded(held.record, loaded.partition, instance._state.db)
+        if loaded_partition(self, held, instance) is not None:
+            return self.prepare(open_unread(self, held, instance), instance, is_new=is_new)
         partition = current_partition(self, instance)
-        if not knows_row(self, instance):
-            self.require_partition(held.record, partition)
+        self.require_partition(held.record, partition)
         return self._as_loaded(held.record, partition, instance._state.db)
 
     def _as_loaded(self, record: str | bytes, partition: str | None, origin: str | None) -> PreparedValue:

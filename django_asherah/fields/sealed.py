@@ -17,27 +17,31 @@ NO_KEYS: Keys = {}
 
 
 class Loaded(Struct, frozen=True, gc=False, eq=False):
-    """What was loaded together with some rows of a column.
+    """What was found out of some records of a column when their rows were loaded.
 
     Attributes:
-        keys: the keys that the records name.
-        session: what opens them; None if that depends on the row.
+        keys: the keys that they name.
+        partition: the one that their rows say; None if the field has its own, or it is not known.
+        session: what opens them; None if that is to be found when one is read.
+        kind: the ``record_kind`` of the field that they were loaded for.
     """
 
     keys: Keys = NO_KEYS
+    partition: str | None = None
     session: Session | None = None
+    kind: tuple[Any, ...] | None = None
 
 
 NOT_LOADED = Loaded()
-"""For a value whose key was not loaded with it."""
+"""For a value of which nothing is known but its record."""
 
 
 class SealedValue(Struct, frozen=True, gc=False, eq=False):
-    """What an instance holds until its attribute is read.
+    """A record that was loaded: what an instance holds until its attribute is read.
 
     Attributes:
         record: what the database holds, as the field's column gives it.
-        loaded: what was loaded with it. Neither a pickle nor a copy to elsewhere takes that along.
+        loaded: what is known of it. A pickle does not take that along.
     """
 
     record: str | bytes
@@ -77,18 +81,3 @@ class PreparedValue(Struct, gc=False, eq=False):
 
     def __repr__(self) -> str:
         return "<PreparedValue>"
-
-
-class PlacedRecord(Struct, frozen=True, gc=False, eq=False):
-    """A record that goes neither into an instance nor without its row's partition.
-
-    Attributes:
-        record: what the database holds.
-        partition: what the other columns of the same row say.
-    """
-
-    record: str | bytes
-    partition: str
-
-    def __repr__(self) -> str:
-        return "<PlacedRecord>"

@@ -6,15 +6,11 @@ value. Whose key that takes is a matter of the partition: the field's own, or th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
-from django.core.exceptions import FieldError, ValidationError
-from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils.functional import cached_property
 
 from django_asherah import engine
 from django_asherah.envelope.keys import CryptoKey
@@ -22,21 +18,19 @@ from django_asherah.envelope.records import KeyMeta, printable
 from django_asherah.envelope.session import Session
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError, PartitionMismatchError
 from django_asherah.fields.formats import RecordFormat
-from django_asherah.fields.generic import GenericField, Get_co, Set_contra
-from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, PlacedRecord
-from django_asherah.fields.template import PartitionTemplate
+from django_asherah.fields.generic import Get_co, Set_contra
+from django_asherah.fields.partitioned import PartitionedMixin
+from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, SealedValue
 from django_asherah.fields.utf8 import decode_text, encode_text
 from django_asherah.guard import allowed_partitions
 
 
-class SealingMixin(GenericField[Set_contra, Get_co]):
+class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
     """The part of an encrypted field that turns values into records and records into values.
 
     Every method that takes a ``partition`` takes the row's; None stands for the field's own, if it has one.
     """
 
-    partition: str | None
-    template: PartitionTemplate | None
     allow_plaintext: bool
     format: RecordFormat
 
@@ -168,88 +162,28 @@ class SealingMixin(GenericField[Set_contra, Get_co]):
             AsherahError: it can't be opened; the message names the model and the field.
             FieldError: only a row says the partition, and the query does not select its columns.
         """
-        partition, keys = None, getattr(expression, "keys", NO_KEYS)
-        if value.__class__ is not str:
-            if value is None:
-                return None
-            if isinstance(value, memoryview):
-                value = bytes(value)
-            elif value.__class__ is PlacedRecord:
-                value, partition = value.record, value.partition
+        if value is None:
+            return None
         try:
-            return self.value_of(value, partition, keys)
+            if value.__class__ is SealedValue:
+                return self.value_of(value.record, value.loaded.partition, value.loaded.keys)
+            return self.value_of(bytes(value) if isinstance(value, memoryview) else value)
         except AsherahError as exc:
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error
-
-    def contribute_to_class(self, cls: type[models.Model], name: str, **kwargs: Any) -> None:  # type: ignore[override]
-        """Become a field of a model: a copy of another model's field forgets that model's columns."""
-        self.__dict__.pop("partition_fields", None)
-        self.__dict__.pop("_rendered", None)
-        super().contribute_to_class(cls, name, **kwargs)
-
-    @cached_property
-    def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
-        """The columns that say the row's partition, in the template's order.
-
-        Raises:
-            FieldDoesNotExist: the model has no such column.
-        """
-        get_field: Callable[[str], Any] = self.model._meta.get_field
-        return tuple(get_field(name) for name in self.template.names) if self.template else ()
-
-    def partition_of(self, values: Sequence[Any]) -> str | None:
-        """Return the partition of a row; None if it is the field's own.
-
-        Args:
-            values: those of the columns in :attr:`partition_fields`.
-
-        Raises:
-            EncryptionError: one of them is None, empty, or no value of its column.
-        """
-        if self.template is None:
-            return None
-        with suppress(TypeError):
-            return self._rendered(*values)
-        raise EncryptionError(f"its partition {self.partition!r} needs columns whose values can't be those of columns")
-
-    @cached_property
-    def _rendered(self) -> Callable[..., str]:
-        template, columns = cast(PartitionTemplate, self.template), self.partition_fields
-
-        # Values that are equal have the same text, as each column makes them its own type first.
-        @lru_cache(maxsize=4096)
-        def rendered(*values: Any) -> str:
-            with suppress(ValidationError):
-                return template.render([column.to_python(each) for column, each in zip(columns, values, strict=True)])
-            raise EncryptionError(f"its partition {template.text!r} needs columns whose values are none of theirs")
-
-        return rendered
-
-    @property
-    def full_name(self) -> str:
-        """The field's full name for messages, for example ``clinic.Patient.ssn``."""
-        model = getattr(self, "model", None)
-        return f"{model._meta.label}.{self.name}" if model else type(self).__name__
 
     @property
     def record_kind(self) -> tuple[str | None, type, str]:
         """What two fields must share for the record of one to be a value of the other: partition, type and format."""
         return self.partition, type(self), self.format.name
 
-    def needs_row(self) -> FieldError:
-        """Return the error for a value whose partition the row says, where no row is known."""
-        names = ", ".join(self.template.names) if self.template else ""
-        return FieldError(
-            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save "
-            "instances, or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it "
-            f"in values(), values_list() or annotate(), select {names} of the same row, too; or read instances."
-        )
-
-    def with_keys(self, keys: Keys) -> Loaded:
-        """Return these keys with the session that opens this column by them, if one opens all that may stand there."""
-        # Under a guard, only what is read is refused, and not the row.
-        opens_all = self.template is None and not self.allow_plaintext and allowed_partitions.get() is None
-        return Loaded(keys, engine.get_session(self.partition) if opens_all else None)
+    def found_with(self, keys: Keys, partition: str | None = None) -> Loaded:
+        """Return what there is to know of records that were loaded, with these keys, in rows of this partition."""
+        if allowed_partitions.get() is not None or self.allow_plaintext or (self.template and partition is None):
+            # Then what opens them is found when one is read: a guard refuses what is read, and no row for it.
+            return Loaded(keys, partition, None, self.record_kind)
+        with suppress(EncryptionError):  # No key can have been of such a partition.
+            return Loaded(keys, partition, self._session(partition), self.record_kind)
+        return Loaded(keys, partition, None, self.record_kind)
 
     def _session(self, partition: str | None) -> Session:
         if partition is None:

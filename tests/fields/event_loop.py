@@ -13,12 +13,6 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django_asherah import engine
 from tests.testapp.models import Note
 
-NO_KEYS = pytest.mark.xfail(
-    strict=True,
-    raises=SynchronousOnlyOperation,
-    reason="SessionFactory.load_keys() returns no keys, so that rows bring none along but those that the cache keeps",
-)
-
 
 def run(work: Callable[[], Awaitable[Any]]) -> Any:
     """Run ``work`` in an event loop of its own with cold keys."""

@@ -14,8 +14,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from django_asherah import engine
 from django_asherah.exceptions import AsherahError, DecryptionError
-from tests.databases import VENDOR
-from tests.fields.event_loop import NO_KEYS, make_note, run
+from tests.fields.event_loop import make_note, run
 from tests.fields.helpers import set_raw
 from tests.fields.watching import KEYS, is_sealed, make_rotated_notes, sealed_names
 from tests.testapp.models import Child, Clinic, Compact, Note, Patient, Visit
@@ -54,13 +53,7 @@ async def _value_of(found: Awaitable[dict[Any, Note]]) -> Note:
     return next(iter((await found).values()))
 
 
-IN_A_TRANSACTION = pytest.param(
-    "aupdate_or_create",
-    marks=[NO_KEYS] if VENDOR == "sqlite" else [],  # There a key that was loaded in a transaction is read once more.
-)
-
-
-@pytest.mark.parametrize("load", [*(name for name in LOADS if name != "aupdate_or_create"), IN_A_TRANSACTION])
+@pytest.mark.parametrize("load", LOADS)
 def test_what_was_loaded_is_read_without_a_query(load: str, sent: list[str]) -> None:
     make_note()
 

@@ -13,7 +13,7 @@ from django_asherah import engine, lifecycle
 from django_asherah.exceptions import KeyNotFoundError, KMSError
 from django_asherah.models import EncryptionKey
 from tests.databases import as_asherah
-from tests.fields.event_loop import NO_KEYS, make_note, run
+from tests.fields.event_loop import make_note, run
 from tests.fields.watching import KEYS, make_due, make_rotated_notes, rotate_intermediate
 from tests.testapp.models import Note
 
@@ -22,15 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 TEXTS = [f"text {place}" for place in range(KEYS)]
 
 
-NO_SYSTEM_KEYS = pytest.mark.xfail(
-    strict=True,
-    raises=SynchronousOnlyOperation,
-    reason="IntermediateKeys._openable() passes over keys whose system key the cache of system keys has no room for",
-)
-ROTATIONS = pytest.mark.parametrize(
-    "rotate",
-    [pytest.param(rotate_intermediate, marks=NO_KEYS), pytest.param(lifecycle.rotate, marks=NO_SYSTEM_KEYS)],
-)
+ROTATIONS = pytest.mark.parametrize("rotate", [rotate_intermediate, lifecycle.rotate])
 
 
 @ROTATIONS
@@ -65,7 +57,6 @@ def test_a_key_that_other_rows_have_driven_from_the_cache(rotate: Callable[[], A
     run(work)
 
 
-@NO_KEYS
 def test_a_key_that_has_become_due_for_its_check(sent: list[str]) -> None:
     make_note()
 
@@ -79,7 +70,6 @@ def test_a_key_that_has_become_due_for_its_check(sent: list[str]) -> None:
     run(work)
 
 
-@NO_KEYS
 def test_keys_that_were_forgotten_since_the_row_was_loaded() -> None:
     make_note()
 

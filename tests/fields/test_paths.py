@@ -11,7 +11,6 @@ from django.db.models import Case, Count, Exists, F, IntegerField, Max, OuterRef
 from django.db.models.functions import Cast, Coalesce, Length, Upper
 
 from django_asherah.fields import EncryptedTextField
-from tests.databases import VENDOR
 from tests.fields.helpers import opened, raw
 from tests.testapp.models import Child, Document, Note, Parent, ParentProxy, Tenancy, Visit
 
@@ -93,9 +92,6 @@ class TestWrites:
         note, made = Note.objects.update_or_create(title="t", defaults={"body": "two"})
         assert (made, opened(note, "body")) == (False, b"two")
 
-    @pytest.mark.xfail(
-        VENDOR == "sqlite", strict=True, reason="a key of this transaction is asked for again: rows bring no keys along"
-    )
     def test_async(self) -> None:
         async def work() -> list[Any]:
             await Note.objects.acreate(title="async", body="x")

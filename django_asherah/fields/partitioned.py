@@ -1,0 +1,87 @@
+"""The part of an encrypted field that knows whose its values are: the field's own partition's, or the row's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, cast
+
+from django.core.exceptions import FieldError, ValidationError
+from django.db import models
+from django.utils.functional import cached_property
+
+from django_asherah.exceptions import EncryptionError
+from django_asherah.fields.generic import GenericField, Get_co, Set_contra
+from django_asherah.fields.template import PartitionTemplate
+
+
+class PartitionedMixin(GenericField[Set_contra, Get_co]):
+    """A field with a partition.
+
+    Attributes:
+        partition: as it was given.
+        template: what makes a row's partition; None if the partition is the same for every row.
+    """
+
+    partition: str | None
+    template: PartitionTemplate | None
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, **kwargs: Any) -> None:  # type: ignore[override]
+        """Become a field of a model: a copy of another model's field forgets that model's columns."""
+        self.__dict__.pop("partition_fields", None)
+        self.__dict__.pop("_rendered", None)
+        super().contribute_to_class(cls, name, **kwargs)
+
+    @cached_property
+    def partition_fields(self) -> tuple[models.Field[Any, Any], ...]:
+        """The columns that say the row's partition, in the template's order.
+
+        Raises:
+            FieldDoesNotExist: the model has no such column.
+        """
+        get_field: Callable[[str], Any] = self.model._meta.get_field
+        return tuple(get_field(name) for name in self.template.names) if self.template else ()
+
+    def partition_of(self, values: Sequence[Any]) -> str | None:
+        """Return the partition of a row; None if it is the field's own.
+
+        Args:
+            values: those of the columns in :attr:`partition_fields`.
+
+        Raises:
+            EncryptionError: one of them is None, empty, or no value of its column.
+        """
+        if self.template is None:
+            return None
+        with suppress(TypeError):
+            return self._rendered(*values)
+        raise EncryptionError(f"its partition {self.partition!r} needs columns whose values can't be those of columns")
+
+    @cached_property
+    def _rendered(self) -> Callable[..., str]:
+        template, columns = cast(PartitionTemplate, self.template), self.partition_fields
+
+        # Values that are equal have the same text, as each column makes them its own type first.
+        @lru_cache(maxsize=4096)
+        def rendered(*values: Any) -> str:
+            with suppress(ValidationError):
+                return template.render([column.to_python(each) for column, each in zip(columns, values, strict=True)])
+            raise EncryptionError(f"its partition {template.text!r} needs columns whose values are none of theirs")
+
+        return rendered
+
+    def needs_row(self) -> FieldError:
+        """Return the error for a value whose partition the row says, where no row is known."""
+        names = ", ".join(self.template.names) if self.template else ""
+        return FieldError(
+            f"{self.full_name}: the row says its partition {self.partition!r}, and here no row is known. Save "
+            "instances, or use bulk_create(), or bulk_update() of django_asherah.fields.EncryptedQuerySet. To read it "
+            f"in values(), values_list() or annotate(), select {names} of the same row, too; or read instances."
+        )
+
+    @property
+    def full_name(self) -> str:
+        """The field's full name for messages, for example ``clinic.Patient.ssn``."""
+        model = getattr(self, "model", None)
+        return f"{model._meta.label}.{self.name}" if model else type(self).__name__
