@@ -19,8 +19,8 @@ ROWS_PER_FETCH = 2000
 def preload_keys(queryset: QuerySet[Any]) -> None:
     """Load the keys of every encrypted value in ``queryset``, in a few queries.
 
-    A query loads the keys of its rows by itself, some rows at a time. This loads those of all rows beforehand: where what
-    is timed, or runs in an event loop, must not wait for a key. It reads the records once more for that.
+    A query loads the keys of its rows by itself, some rows at a time. This loads those of all rows beforehand: where
+    what is timed, or runs in an event loop, must not wait for a key. It reads the records once more for that.
 
     Args:
         queryset: rows of a model with encrypted fields; a slice will do.
