@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from django.conf import settings
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 
@@ -66,6 +67,12 @@ def execute(alias: str, statement: str, parameters: Any = None) -> list[tuple[An
         return list(cursor.fetchall()) if cursor.description else []
 
 
+def close_connections() -> None:
+    """Close this thread's connections, those to databases in memory too, which Django would leave to the collector."""
+    for connection in connections.all(initialized_only=True):
+        BaseDatabaseWrapper.close(connection)
+
+
 def in_thread(work: Callable[[], Any]) -> Any:
     """Run ``work`` in a thread of its own, with connections of its own, and return or raise what it does."""
     outcome: dict[str, Any] = {}
@@ -76,7 +83,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
         except BaseException as exc:
             outcome["error"] = exc
         finally:
-            connections.close_all()
+            close_connections()
 
     thread = threading.Thread(target=run)
     thread.start()

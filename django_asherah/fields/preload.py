@@ -19,9 +19,8 @@ ROWS_PER_FETCH = 2000
 def preload_keys(queryset: QuerySet[Any]) -> None:
     """Load the keys of every encrypted value in ``queryset``, in a few queries.
 
-    Django hands a field one value at a time, so a key that is not cached costs a query when its first value is met.
-    Where a queryset meets many such keys, after years of rotations, this reads the records once more and then loads all
-    their keys together.
+    A query loads the keys of its rows by itself, some rows at a time. This loads those of all rows beforehand: where
+    what is timed, or runs in an event loop, must not wait for a key. It reads the records once more for that.
 
     Args:
         queryset: rows of a model with encrypted fields; a slice will do.

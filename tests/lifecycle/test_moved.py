@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
 from django_asherah import engine, lifecycle
 from django_asherah.envelope.session import SessionFactory
@@ -18,6 +18,7 @@ from django_asherah.lifecycle.reencryption import Options
 from django_asherah.lifecycle.sharding import run_shard, split
 from django_asherah.metastores.key_table import KeyRow
 from django_asherah.models import EncryptionKey
+from tests.databases import close_connections
 from tests.fields.helpers import raw, set_raw
 from tests.lifecycle import stores
 from tests.lifecycle.conftest import Run
@@ -217,7 +218,7 @@ def test_writers_that_move_rows_without_pause_lose_nothing() -> None:
         except BaseException as exc:
             failures.append(exc)
         finally:
-            connections.close_all()
+            close_connections()
 
     threads = [threading.Thread(target=move, args=(place,)) for place in range(len(rows))]
     for thread in threads:
@@ -254,7 +255,7 @@ def test_rows_that_update_moves_without_pause_are_sealed_for_where_they_end() ->
         except BaseException as exc:
             failures.append(exc)
         finally:
-            connections.close_all()
+            close_connections()
 
     thread = threading.Thread(target=move)
     thread.start()

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from django.core.management.base import CommandError
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models.signals import post_save, pre_save
 
 from django_asherah import engine, lifecycle
 from django_asherah.envelope.records import KeyMeta, decode_row
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.lifecycle.reencryption import Options
+from tests.databases import close_connections
 from tests.fields.helpers import raw, set_raw
 from tests.lifecycle.conftest import Run
 from tests.testapp.models import Child, Document, Note, Parent, Tenancy
@@ -225,7 +226,7 @@ def test_a_row_that_others_write_without_pause_is_rewritten_too() -> None:
         except OperationalError:
             pass  # Held: this writer will have to wait.
         finally:
-            connections.close_all()
+            close_connections()
 
     def reseal_while_somebody_writes(value: str, *others: Any, **more: Any) -> str:
         thread = threading.Thread(target=write)
@@ -283,7 +284,7 @@ def test_writers_that_hammer_the_same_rows_lose_no_update() -> None:
         except Exception as exc:
             failures.append(exc)
         finally:
-            connections.close_all()
+            close_connections()
 
     threads = [threading.Thread(target=count_up, args=(place,)) for place in range(len(rows))]
     for thread in threads:

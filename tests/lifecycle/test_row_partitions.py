@@ -245,7 +245,7 @@ class TestUnusable:
         [
             (None, "its partition 't-{tenant}' needs 'tenant', which is None: set it before the row is saved"),
             ("", "its partition 't-{tenant}' needs 'tenant', which is empty"),
-            ("x" * 300, "partition of 302 characters makes a key id of 318 characters; the key table holds 255"),
+            ("x" * 300, "of 302 characters makes a key id of 318 characters; the key table holds 255"),
         ],
     )
     def test_its_values_are_bad_and_say_why_and_the_others_are_seen_to(
@@ -263,7 +263,8 @@ class TestUnusable:
             for options in Options(), Options(moved=True), Options(all=True):
                 report = lifecycle.reencrypt(["testapp.Tenanted"], options=options)
                 assert report.bad.total == 2
-                assert all(bad.reason.startswith(f"EncryptionError: {reason}") for bad in [*report.bad, *verified.bad])
+                assert {bad.reason for bad in report.bad} == {bad.reason for bad in verified.bad}
+                assert all(bad.reason.startswith("EncryptionError: ") and reason in bad.reason for bad in report.bad)
             assert model.objects.get(serial=1).code == "code 1"
             assert execute("default", "SELECT body, code FROM tenanted WHERE serial = 0") == before
 
