@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from types import CodeType
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import models
+from django.db.models.fields.related_descriptors import ForwardOneToOneDescriptor
 from django.db.models.query_utils import DeferredAttribute
 
 from django_asherah.envelope.forksafe import ForkSafeLock
@@ -19,8 +22,22 @@ from django_asherah.fields.sealed import SealedValue
 from django_asherah.fields.unreadable import Unreadable, is_tolerated
 from django_asherah.guard import allowed_partitions
 
-
 _keeping = ForkSafeLock()
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):  # A comprehension has its own, up to Python 3.11.
+            yield from _codes(each)
+
+
+_COPIERS = frozenset(
+    code
+    for copier in (models.Model.refresh_from_db, ForwardOneToOneDescriptor.get_object)
+    for code in _codes(copier.__code__)
+)
+"""Where Django copies attributes from one instance to another and reads none: there the value stays sealed."""
 
 _UNCHANGEABLE = frozenset({str, int, float, bytes, bool, Decimal, date, datetime, time, timedelta, UUID})
 """Of such values it does not matter that two threads that read one instance have each its own."""
@@ -55,7 +72,7 @@ class EncryptedAttribute(DeferredAttribute):
             value = instance.__dict__[name]
         except KeyError:
             value = super().__get__(instance, cls)
-        if value.__class__ is not SealedValue:
+        if value.__class__ is not SealedValue or sys._getframe(1).f_code in _COPIERS:
             return value
         try:
             # The payload gets no name: this is the one frame that an error keeps.

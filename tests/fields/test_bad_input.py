@@ -136,7 +136,6 @@ def test_another_master_key_gives_an_error_and_not_text() -> None:
     assert note.body == SECRET
 
 
-@pytest.mark.xfail(strict=True, reason="the frame of SavingMixin.pre_save holds the value as a local variable")
 def test_the_frames_of_an_error_hold_no_plaintext() -> None:
     """Django's debug page prints the local variables of every frame."""
     from django.views.debug import ExceptionReporter

@@ -80,21 +80,19 @@ UNREAD: dict[str, Any] = {
     "a queryset": Note.objects.all,
     "refreshed": _refreshed,
 }
-OPENED = pytest.mark.xfail(strict=True, reason="refresh_from_db() opens what it copies")
-MAKES = [pytest.param(name, marks=OPENED if name == "refreshed" else []) for name in UNREAD]
 
 
 def nothing_in(blob: bytes | str) -> bool:
     return holds(blob, CANARY.encode(), bytes.fromhex(STATIC_KEY)) == []
 
 
-@pytest.mark.parametrize("make", MAKES)
+@pytest.mark.parametrize("make", UNREAD)
 def test_a_pickle_of_what_was_not_read_holds_no_value(make: str) -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert nothing_in(pickle.dumps(UNREAD[make](), protocol))
 
 
-@pytest.mark.parametrize("make", MAKES)
+@pytest.mark.parametrize("make", UNREAD)
 def test_a_repr_of_what_was_not_read_holds_no_value(make: str) -> None:
     made = UNREAD[make]()
     held = vars(made) if hasattr(made, "_meta") else [vars(each) for each in made]
@@ -110,7 +108,7 @@ def _fail(*held: Any) -> HttpResponse:
         return technical_500_response(RequestFactory().get("/"), *sys.exc_info())
 
 
-@pytest.mark.parametrize("make", MAKES)
+@pytest.mark.parametrize("make", UNREAD)
 def test_a_debug_page_that_shows_what_was_not_read_holds_no_value(make: str, settings: Settings) -> None:
     settings.DEBUG = True
     made = UNREAD[make]()
@@ -149,11 +147,6 @@ EVALUATED: dict[str, Callable[[], Any]] = {
 }
 
 
-KEPT = pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="EncryptedCol.keys outlives the rows that it was loaded for"
-)
-
-
 @pytest.mark.parametrize("name", EVALUATED)
 def test_a_query_that_has_read_rows_is_copied(name: str) -> None:
     rows = EVALUATED[name]()
@@ -164,7 +157,7 @@ def test_a_query_that_has_read_rows_is_copied(name: str) -> None:
     assert len(copy.deepcopy(rows)) == len(first)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=KEPT if name != "instances" else []) for name in EVALUATED])
+@pytest.mark.parametrize("name", EVALUATED)
 def test_a_query_that_has_read_rows_is_pickled_and_holds_no_key(name: str) -> None:
     """A key can be neither pickled nor copied."""
     rows = EVALUATED[name]()

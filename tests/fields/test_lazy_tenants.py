@@ -9,11 +9,11 @@ from typing import Any
 import django
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.exceptions import FieldError, SynchronousOnlyOperation
+from django.core.exceptions import FieldError
 from django.db import models
 
 from django_asherah import engine
-from django_asherah.exceptions import AsherahError, PartitionMismatchError
+from django_asherah.exceptions import AsherahError
 from tests.fields.rows import records
 from tests.fields.watching import queries, sealed_names
 from tests.testapp.models import Clinic, Patient

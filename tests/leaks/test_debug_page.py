@@ -125,7 +125,6 @@ def test_no_frame_of_ours_shows_a_value(name: str) -> None:
     assert holds(page, bytes.fromhex(STATIC_KEY)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="EncryptedAttribute.__get__ holds the instance's __dict__ as a local variable")
 def test_an_instance_that_fails_at_its_second_value_shows_the_first_in_no_frame() -> None:
     note = Note.objects.get(pk=tampered().pk)
     with pytest.raises(AsherahError) as caught:
