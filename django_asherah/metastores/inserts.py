@@ -59,9 +59,7 @@ def _send_despite_deadlocks(
         _send_despite_deadlocks(connection, records, attempts - 1)
 
 
-def _send(
-    connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord], on_conflict: str = ""
-) -> int:
+def _send(connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord], on_conflict: str = "") -> int:
     """Send one statement; return how many rows it has stored."""
     parameters: list[str] = []
     for meta, record in records.items():

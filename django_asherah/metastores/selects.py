@@ -55,9 +55,7 @@ def _parameters(connection: BaseDatabaseWrapper, meta: KeyMeta) -> list[str]:
     return [meta.key_id, created_literal(connection, meta.created)]
 
 
-def _select(
-    connection: BaseDatabaseWrapper, statement: str, parameters: list[str], **parts: str
-) -> list[Row]:
+def _select(connection: BaseDatabaseWrapper, statement: str, parameters: list[str], **parts: str) -> list[Row]:
     with connection.cursor() as cursor:
         cursor.execute(statement.format(record=record_text(connection.vendor), **parts), parameters)
         return list(cursor.fetchall())
