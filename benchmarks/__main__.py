@@ -20,6 +20,7 @@ SUITES = {
     "tables": tables.measure,
     "start": start.measure,
     "partitions": partitions.measure,
+    "new partitions": partitions.measure_new,
     "lifecycle": lifecycle.measure,
     "memory": memory.measure,
 }
