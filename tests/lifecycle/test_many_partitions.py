@@ -147,7 +147,10 @@ class TestListed:
         assert len(document["items"]) == MOST_LISTED + 1
         assert EncryptionKey.objects.count() == 2 * (many + 1)
         (parent,) = {key.parent for key in lifecycle.list_keys() if key.parent and key.state == "current"}
-        assert parent.created == max(EncryptionKey.objects.filter(key_id=SK_ID).values_list("created", flat=True)).timestamp()
+        assert (
+            parent.created
+            == max(EncryptionKey.objects.filter(key_id=SK_ID).values_list("created", flat=True)).timestamp()
+        )
 
     def test_unreadable(self, many: int, run: Run) -> None:
         execute("default", "UPDATE encryption_key SET key_record = '{}' WHERE id LIKE '_IK%%'", [])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from threading import Semaphore
+from typing import Any, ClassVar
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from pytest_django import Settings
 
 from django_asherah import engine
@@ -132,6 +135,68 @@ def test_of_many_a_broken_item_is_left_out(metastore: DynamoDBMetastore, client:
     assert metastore.load_many([bad, good]) == {good: record(60)}
 
 
+class TestManyAtOnce:
+    RECORDS: ClassVar = {KeyMeta(f"_IK_{n}_s_p", 60): record(60, 1, parent="_SK_s_p") for n in range(130)}
+
+    def test_those_that_another_stored_first_stand(self, metastore: DynamoDBMetastore) -> None:
+        theirs = {meta: record(60, 2, parent="_SK_s_p") for meta in list(self.RECORDS)[10:15]}
+        assert metastore.store_many(theirs) == theirs.keys()
+        assert metastore.store_many(self.RECORDS) == self.RECORDS.keys() - theirs.keys()
+        assert metastore.load_many(list(self.RECORDS)) == self.RECORDS | theirs
+        assert metastore.store_many({}) == set()
+
+    def test_what_fails_halfway_has_stored_only_whole_records(self, moto: MotoRegion, client: Any) -> None:
+        left = Semaphore(40)
+
+        class Failing(_Stingy):
+            def put_item(self, **parameters: Any) -> Any:
+                if not left.acquire(blocking=False):
+                    raise EndpointConnectionError(endpoint_url="https://dynamodb")
+                return self._client.put_item(**parameters)
+
+        with pytest.raises(MetastoreError, match="EndpointConnectionError"):
+            make(moto, session=Failing(client)).store_many(self.RECORDS)
+        stored = make(moto).load_many(list(self.RECORDS))
+        assert len(stored) == 40
+        assert stored.items() <= self.RECORDS.items()
+
+    def test_the_item_is_the_same_as_that_of_one(self, metastore: DynamoDBMetastore, client: Any) -> None:
+        key = {"Id": {"S": "_IK_p_s_p"}, "Created": {"N": "60"}}
+        made = record(60, 7, parent="_SK_s_p", revoked=True)
+        metastore.store("_IK_p_s_p", made)
+        alone = client.get_item(TableName="EncryptionKey", Key=key)["Item"]
+        client.delete_item(TableName="EncryptionKey", Key=key)
+        metastore.store_many({KeyMeta("_IK_p_s_p", 60): made})
+        assert client.get_item(TableName="EncryptionKey", Key=key)["Item"] == alone
+
+    def test_the_latest_of_each_is_found(self, metastore: DynamoDBMetastore) -> None:
+        newest = {}
+        for number in range(20):
+            for created in (120, 60, 1_800_000_000 + number):
+                newest[f"_SK_{number}"] = record(created, number)
+                metastore.store(f"_SK_{number}", newest[f"_SK_{number}"])
+        assert metastore.load_latest_many([*newest, "_SK_nobody"]) == newest
+        assert metastore.load_latest_many([]) == {}
+
+    def test_a_latest_item_that_is_no_key_is_named(self, metastore: DynamoDBMetastore, client: Any) -> None:
+        metastore.store("_SK_a", record(60))
+        client.put_item(TableName="EncryptionKey", Item={"Id": {"S": "_SK_b"}, "Created": {"N": "60"}})
+        with pytest.raises(InvalidRecordError, match=r"key _SK_b \(latest\) in DynamoDB table"):
+            metastore.load_latest_many(["_SK_a", "_SK_b"])
+
+    def test_two_engines_over_the_same_partitions_end_with_one_key_each(self, moto: MotoRegion, client: Any) -> None:
+        names = [f"tenant-{number}" for number in range(150)]
+        engines = [
+            SessionFactory("s", "p", make(moto), StaticKMS(STATIC_KEY), clock=lambda: 1_800_000_000) for _ in range(3)
+        ]
+        orders = [names, names[::-1], names[70:] + names[:70]]
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda engine, order: engine.current_keys(order), engines, orders))
+        keys = [{name: key.record.key for name, key in each.items()} for each in found]
+        assert keys[0] == keys[1] == keys[2]
+        assert make(moto).count() == len(names) + 1
+
+
 def test_the_item_has_the_layout_of_the_sdks(metastore: DynamoDBMetastore, client: Any) -> None:
     metastore.store("_IK_p_s_p", record(60, 7, parent="_SK_s_p", revoked=True))
     metastore.store("_SK_s_p", record(60, 8))
@@ -189,6 +254,8 @@ def test_a_failing_table_is_an_error_and_never_a_duplicate(moto: MotoRegion, cli
             lambda store=metastore: store.load(KeyMeta("_SK_s_p", 60)),
             lambda store=metastore: store.load_latest("_SK_s_p"),
             lambda store=metastore: store.load_many([KeyMeta("_SK_s_p", 60)]),
+            lambda store=metastore: store.load_latest_many(["_SK_s_p"]),
+            lambda store=metastore: store.store_many({KeyMeta("_SK_s_p", 60): record(60)}),
         ):
             with pytest.raises(MetastoreError, match="the DynamoDB table '"):
                 work()
