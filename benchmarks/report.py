@@ -115,7 +115,7 @@ def _partitions(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _new_partitions(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Ten thousand new partitions"
-    yield "Seconds until each of 10,000 new partitions has a key, and what share of them it takes to make them together."
+    yield "Seconds until each of 10,000 new partitions has a key; and what share of them all take if made together."
     ways = next(iter(found.values()))
     rows = [[way, *(f"{of[way]:.2f}" for of in found.values())] for way in ways]
     share = ["share", *(f"{of['together'] / of['one by one']:.3f}" for of in found.values())]

@@ -83,7 +83,7 @@ def count_system_keys() -> int:
 
 
 def _system_keys(context: Context, report: RewrapReport) -> list[KeyMeta]:
-    """Return our readable system keys, the newest first, and note the others. A million keys under them are not read."""
+    """Return our readable system keys, the newest first, and note the others. What they seal is not read."""
     key_id, metas = context.factory.system_key_id, []
     for row in context.table.versions(key_id):
         try:

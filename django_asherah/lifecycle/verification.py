@@ -39,14 +39,14 @@ def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
     _check_regions(context, report)
     listing = Listing(context)
     keys = (key for key in listing if key.ours)
-    no_use: set[KeyMeta] = set()
     for batch in parts_of(keys, KEYS_AT_ONCE):
+        unopened: set[KeyMeta] = set()
         opened = context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
         for key in batch:
             if key.meta in opened:
                 report.intermediate_keys += 1
             else:
-                _verify_key(context, key, report, no_use)
+                _verify_key(context, key, report, unopened)
             progress(1)
     report.problems.merge(listing.unreadable)
     return report
@@ -84,21 +84,21 @@ def _check_regions(context: Context, report: KeyReport) -> None:
         report.problems.add_all((region, str(cause)) for region, cause in failures.items())
 
 
-def _verify_key(context: Context, key: KeyInfo, report: KeyReport, no_use: set[KeyMeta]) -> None:
-    """Verify one key. ``no_use`` are system keys that no KMS has unwrapped: it is not asked for each of their children."""
+def _verify_key(context: Context, key: KeyInfo, report: KeyReport, unopened: set[KeyMeta]) -> None:
+    """Verify one key. ``unopened`` are system keys that no KMS unwraps: it is not asked again for each of their keys."""
     report.problems.add_all((str(key.meta), problem) for problem in key.problems)
     try:
         if key.kind is KeyKind.SYSTEM:
             report.problems.add_all((str(key.meta), problem) for problem in _unwrap_everywhere(context, key.meta))
             report.system_keys += 1
-        elif key.parent in no_use:
+        elif key.parent in unopened:
             report.problems.add((str(key.meta), f"not tried again: no KMS unwraps its system key {key.parent}"))
         else:
             context.factory.intermediate_keys.exact(key.meta)
             report.intermediate_keys += 1
     except AsherahError as exc:
         if isinstance(exc, KMSError) and key.parent:
-            no_use.add(key.parent)
+            unopened.add(key.parent)
         report.problems.add((str(key.meta), str(exc)))
 
 

@@ -92,9 +92,9 @@ class DynamoDBMetastore:
         return True
 
     def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
-        """Return the record with the greatest creation time of each of these ids, with a call for each, eight at a time.
+        """Return the record with the greatest creation time of each of these ids, with a call for each.
 
-        DynamoDB can't be asked for the newest of several keys at once.
+        Eight calls at a time: DynamoDB can't be asked for the newest of several keys at once.
         """
         with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             found = dict(zip(key_ids, pool.map(self.load_latest, key_ids), strict=True))

@@ -321,7 +321,7 @@ def _pages(make: Maker, count: int) -> dict[str, str]:
     system = EncryptionKey.objects.get(key_id=SK_ID)
     below = EncryptionKey.objects.filter(key_id__contains="000001").get()
     queries = ["state=current", "state=superseded", "state=expired", "state=revoked"]
-    queries += ["kind=system", "region=us-west-2", "q=0001"]
+    queries += ["kind=system", "region=us-west-2", "q=00"]
     return {
         "all": LIST,
         **{query: f"{LIST}?{query}" for query in queries},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,9 +75,9 @@ WORKS: dict[str, Callable[[Run], Any]] = {
 @pytest.mark.usefixtures("unlogged")
 def test_the_commands_need_no_more_memory_for_twenty_thousand_partitions_than_for_three(run: Run) -> None:
     make_keys(0, FEW)
-    few = {name: [peak_of(lambda: work(run)) for _ in range(2)][-1] for name, work in WORKS.items()}
+    few = {name: [peak_of(partial(work, run)) for _ in range(2)][-1] for name, work in WORKS.items()}
     make_keys(FEW, MANY)
-    many = {name: peak_of(lambda: work(run)) for name, work in WORKS.items()}
+    many = {name: peak_of(partial(work, run)) for name, work in WORKS.items()}
 
     growth = {name: round(many[name] / few[name], 2) for name in WORKS}
     assert max(growth.values()) <= 1.1, growth
@@ -91,10 +92,10 @@ def test_keys_that_can_not_be_read_or_opened_need_no_more_memory_either(run: Run
     works = {name: WORKS[name] for name in ("status", "verify")}
     make_keys(0, 10_000)
     damage()
-    few = {name: [peak_of(lambda: work(run)) for _ in range(2)][-1] for name, work in works.items()}
+    few = {name: [peak_of(partial(work, run)) for _ in range(2)][-1] for name, work in works.items()}
     make_keys(10_000, MANY)
     damage()
-    many = {name: peak_of(lambda: work(run)) for name, work in works.items()}
+    many = {name: peak_of(partial(work, run)) for name, work in works.items()}
 
     growth = {name: round(many[name] / few[name], 2) for name in works}
     assert max(growth.values()) <= 1.1, growth

@@ -95,9 +95,9 @@ def test_the_latest_of_many_are_found_with_one_query_for_each_four_hundred(
     newest = {meta.key_id: each for meta, each in sorted(records.items(), key=lambda item: item[0].created)}
     asked = [*newest, "_IK_none_s_p"]
 
-    with CaptureQueriesContext(connections[alias]) as queries:
-        with transaction.atomic(using=alias) if atomic else nullcontext():
-            assert metastore.load_latest_many(asked) == newest
+    where = transaction.atomic(using=alias) if atomic else nullcontext()
+    with CaptureQueriesContext(connections[alias]) as queries, where:
+        assert metastore.load_latest_many(asked) == newest
 
     if not atomic:
         assert len(queries) == 3
