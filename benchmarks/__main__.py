@@ -21,6 +21,7 @@ SUITES = {
     "rows": rows.measure,
     "start": start.measure,
     "partitions": partitions.measure,
+    "new partitions": partitions.measure_new,
     "lifecycle": lifecycle.measure,
     "memory": memory.measure,
 }

@@ -150,6 +150,15 @@ def _partitions(found: Mapping[str, Any]) -> Iterator[str]:
     yield _table(header, rows)
 
 
+def _new_partitions(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Ten thousand new partitions"
+    yield "Seconds until each of 10,000 new partitions has a key; and what share of them all take if made together."
+    ways = next(iter(found.values()))
+    rows = [[way, *(f"{of[way]:.2f}" for of in found.values())] for way in ways]
+    share = ["share", *(f"{of['together'] / of['one by one']:.3f}" for of in found.values())]
+    yield _table(["", *found], [*rows, share])
+
+
 def _lifecycle(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Re-encrypt and verify"
     rows_in_it = next(iter(found.values()))["rows"]
@@ -185,6 +194,7 @@ _PARTS = {
     "rows": _rows,
     "start": _start,
     "partitions": _partitions,
+    "new partitions": _new_partitions,
     "lifecycle": _lifecycle,
     "memory": _memory,
 }

@@ -129,6 +129,30 @@ def partitions(count: str, values: str) -> dict[str, float]:
     return found
 
 
+def new_partitions(count: str) -> dict[str, float]:
+    """Make the keys of ``count`` new partitions one by one, and of as many others together, between the two halves."""
+    _set_up()
+    from django_asherah import engine
+
+    factory, half = engine.get_factory(), int(count) // 2
+    factory.get_session("the first").newest_key()
+    seconds = dict.fromkeys(("one by one", "together"), 0.0)
+
+    def run(label: str, work: Any) -> None:
+        start = time.perf_counter()
+        work()
+        seconds[label] += time.perf_counter() - start
+
+    def one_by_one(half_name: str) -> None:
+        for number in range(half):
+            factory.get_session(f"{half_name}-{number}").newest_key()
+
+    run("one by one", lambda: one_by_one("earlier"))
+    run("together", lambda: factory.current_keys(f"together-{number}" for number in range(2 * half)))
+    run("one by one", lambda: one_by_one("later"))
+    return seconds
+
+
 def _set_up() -> None:
     import django
 

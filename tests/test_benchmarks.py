@@ -28,7 +28,7 @@ def table_ratio(database: str, way: str, contender: str, other: str = "plain") -
 def test_the_run_covers_every_suite_contender_and_database() -> None:
     assert {*RESULTS} == {*SUITES, "machine"}
     assert {*RESULTS["values"]["100"]["encrypt"]} == {*ALL}
-    for suite in ("tables", "partitions", "lifecycle"):
+    for suite in ("tables", "partitions", "new partitions", "lifecycle"):
         assert {*RESULTS[suite]} == {"SQLite", "PostgreSQL", "MariaDB"}
     for found in RESULTS["tables"].values():
         assert {*found["one"]["create"]} == {*found["five"]["iterate"]} == {*FIELDS}

@@ -1,4 +1,4 @@
-"""Ten thousand values over one partition, and over a thousand."""
+"""Ten thousand values over one partition, and over a thousand; the keys of ten thousand new partitions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
         }
 
 
+def measure_new(directory: Path, *, quick: bool) -> dict[str, dict[str, float]]:
+    """Return the seconds that the keys of new partitions take by database, made one by one and together."""
+    with every_database(directory) as urls:
+        return {name: _make_new(Project(url), "200" if quick else "10000") for name, url in urls.items()}
+
+
 def _lowest(project: Project, count: str, values: str, rounds: int) -> dict[str, float]:
     runs = []
     for _ in range(rounds):
@@ -27,3 +33,10 @@ def _lowest(project: Project, count: str, values: str, rounds: int) -> dict[str,
         project.manage("flush", "--no-input", "--verbosity=0")
         runs.append(project.task("partitions", count, values))
     return lowest(runs)
+
+
+def _make_new(project: Project, count: str) -> dict[str, float]:
+    project.manage("migrate", "--verbosity=0")
+    project.manage("flush", "--no-input", "--verbosity=0")
+    seconds: dict[str, float] = project.task("new_partitions", count)
+    return seconds

@@ -92,8 +92,8 @@ class Partition:
         key_id = intermediate_key_id(self.partition_id, system_id)
         if len(key_id) > MAX_KEY_ID_LENGTH:
             raise EncryptionError(
-                f"partition {_shown(self.partition_id)} of {len(self.partition_id)} characters makes a key id of {len(key_id)} characters; "
-                f"the key table holds {MAX_KEY_ID_LENGTH}: choose a shorter partition"
+                f"partition {_shown(self.partition_id)} of {len(self.partition_id)} characters makes a key id of "
+                f"{len(key_id)} characters; the key table holds {MAX_KEY_ID_LENGTH}: choose a shorter partition"
             )
         object.__setattr__(self, "intermediate_key_id", key_id)
 
@@ -110,7 +110,8 @@ def _check_partition_id(partition_id: str) -> None:
         raise EncryptionError("a partition must not be empty")
     if "\0" in partition_id or any("\ud800" <= char <= "\udfff" for char in partition_id):
         raise EncryptionError(
-            f"a partition must not hold NUL or lone surrogates, as {_shown(partition_id)} does: no database can store them"
+            f"a partition must not hold NUL or lone surrogates, as {_shown(partition_id)} does: "
+            "no database can store them"
         )
 
 

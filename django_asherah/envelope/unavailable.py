@@ -6,7 +6,7 @@ from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.records import KeyMeta
 
 FORGOTTEN_AFTER = 10.0
-"""Seconds. A row that nobody can read then costs its list page a query this often, and a KMS that is back is noticed."""
+"""Seconds: this often, a row that nobody can read costs its list page a query, and a KMS that is back is noticed."""
 
 
 class Unavailable:

@@ -11,6 +11,7 @@ from django_asherah.envelope.partition import KeyKind, kind_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, printable
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.lifecycle.context import Context, get_context
+from django_asherah.lifecycle.first import FirstOf
 from django_asherah.lifecycle.regions import RegionCopy, compare_regions
 from django_asherah.metastores.key_table import KeyRow
 
@@ -68,12 +69,12 @@ class Listing:
 
     Attributes:
         other_rows: rows that are no keys, such as the Rust SDK's own.
-        unreadable: key ids of rows whose record can't be read, with the reason.
+        unreadable: key ids of rows whose record can't be read, with the reason: the first thousand.
     """
 
     context: Context
     other_rows: int = 0
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: FirstOf[tuple[str, str]] = field(default_factory=FirstOf)
 
     def total(self) -> int:
         """Return the number of rows in the key table."""
@@ -89,7 +90,7 @@ class Listing:
             try:
                 yield key_info(self.context, row, is_newest=is_newest)
             except InvalidRecordError as exc:
-                self.unreadable.append((row.key_id, str(exc)))
+                self.unreadable.add((row.key_id, str(exc)))
 
 
 def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
@@ -133,7 +134,7 @@ def keys_of_id(context: Context, key_id: str) -> list[KeyInfo]:
 
 
 def list_keys() -> Listing:
-    """Return every key, by id and each id's newest first, in constant memory.
+    """Return every key, in constant memory: the keys of one id one after the other, the newest first.
 
     Raises:
         ImproperlyConfigured: the settings are wrong.

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from django_asherah import audit, signals
-from django_asherah.envelope.partition import KeyKind
 from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import AsherahError, KMSError, MetastoreError
+from django_asherah.exceptions import AsherahError, InvalidRecordError, KMSError, MetastoreError
 from django_asherah.kms.regional import RegionalKMS, is_regional
 from django_asherah.lifecycle.context import Context, get_context
-from django_asherah.lifecycle.keys import Listing
 from django_asherah.lifecycle.progress import Progress, tell_nobody
 
 
@@ -61,11 +59,8 @@ def rewrap(
     if not is_regional(kms):
         raise KMSError(f"{type(kms).__name__} wraps keys for no regions, so there is nothing to re-wrap")
     report = RewrapReport()
-    listing = Listing(context)
-    metas = [key.meta for key in listing if key.kind is KeyKind.SYSTEM and key.ours]
-    report.unreadable = [(key_id, why) for key_id, why in listing.unreadable if key_id == context.factory.system_key_id]
     old_master_keys = list(old_master_keys)
-    for meta in metas:
+    for meta in _system_keys(context, report):
         try:
             changed = _rewrap_one(
                 context, kms, meta, old_master_keys, allow_missing=allow_missing_regions, dry_run=dry_run
@@ -75,6 +70,27 @@ def rewrap(
             report.failed[meta] = str(exc)
         progress(1)
     return report
+
+
+def count_system_keys() -> int:
+    """Return how many keys there are to be re-wrapped.
+
+    Raises:
+        ImproperlyConfigured: the settings are wrong.
+        MetastoreError: the key table can't be read.
+    """
+    return len(_system_keys(get_context(keep_keys=True), RewrapReport()))
+
+
+def _system_keys(context: Context, report: RewrapReport) -> list[KeyMeta]:
+    """Return our readable system keys, the newest first, and note the others. What they seal is not read."""
+    key_id, metas = context.factory.system_key_id, []
+    for row in context.table.versions(key_id):
+        try:
+            metas.append(KeyMeta(key_id, row.record().created))
+        except InvalidRecordError as exc:
+            report.unreadable.append((key_id, str(exc)))
+    return metas
 
 
 def _rewrap_one(

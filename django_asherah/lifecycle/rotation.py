@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from django_asherah import audit, signals
-from django_asherah.envelope.keyring import KeyRing
+from django_asherah.envelope.batches import KEYS_AT_ONCE
+from django_asherah.envelope.one_by_one import many_at_once
 from django_asherah.envelope.partition import KeyKind, Partition
-from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.parts import parts_of
+from django_asherah.envelope.records import MAX_CREATED, KeyMeta
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.kms.regional import ask_regions, is_regional
 from django_asherah.lifecycle.context import Context, get_context
-from django_asherah.lifecycle.keys import KeyState, Listing
+from django_asherah.lifecycle.first import FirstOf
+from django_asherah.lifecycle.keys import KeyState, Listing, keys_of_id
 from django_asherah.lifecycle.progress import Progress, tell_nobody
 
 _ROUNDS = 10
+_RETIRED = (KeyState.EXPIRED, KeyState.REVOKED)
 
 
 @dataclass(slots=True)
@@ -24,41 +28,39 @@ class RotationReport:
 
     Attributes:
         system_key: the new system key, if there is one.
-        intermediate_keys: the new intermediate keys.
+        intermediate_keys: the new intermediate keys: the first thousand, and how many there are.
         failed_regions: regions that the new system key was not wrapped for, with the reason.
     """
 
     system_key: KeyMeta | str | None = None
-    intermediate_keys: list[KeyMeta | str] = field(default_factory=list)
+    intermediate_keys: FirstOf[KeyMeta | str] = field(default_factory=FirstOf)
     failed_regions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Newest:
-    """The newest key of an id, as the key table has it."""
+    """The newest key of an id, as the key table has it; ``created`` is None if it has none."""
 
-    meta: KeyMeta
-    parent: KeyMeta | None
-    retired: bool
+    key_id: str
+    created: int | None = None
+    parent: KeyMeta | None = None
+    retired: bool = True
 
 
-@dataclass(slots=True)
-class _Hierarchy:
-    """The newest key of every id of ours, and the system keys that take no new writes."""
+@dataclass(frozen=True, slots=True)
+class _SystemKeys:
+    """The newest of our system keys, and those that take no new writes."""
 
-    system: _Newest | None = None
-    intermediate: dict[str, _Newest] = field(default_factory=dict)
-    retired: set[KeyMeta] = field(default_factory=set)
+    newest: KeyMeta | None
+    retired: frozenset[KeyMeta]
 
-    def is_due(self, key_id: str) -> bool:
+    def is_due(self, key: _Newest) -> bool:
         """Tell whether new writes of this id need a new key."""
-        key = self.intermediate.get(key_id)
-        return key is None or key.retired or key.parent in self.retired
+        return key.retired or key.parent in self.retired
 
-    def is_behind(self, key_id: str) -> bool:
+    def is_behind(self, key: _Newest) -> bool:
         """Tell whether the id's newest key is not one under the newest system key."""
-        key = self.intermediate.get(key_id)
-        return key is None or key.retired or self.system is None or key.parent != self.system.meta
+        return key.retired or self.newest is None or key.parent != self.newest
 
 
 def rotate(
@@ -68,6 +70,7 @@ def rotate(
     resume: bool = False,
     allow_missing_regions: bool = False,
     dry_run: bool = False,
+    batch: int = KEYS_AT_ONCE,
     progress: Progress = tell_nobody,
 ) -> RotationReport:
     """Make a new system key, and under it a new intermediate key for every partition in use.
@@ -81,6 +84,7 @@ def rotate(
         resume: make no new system key; only partitions whose key is not under the newest one.
         allow_missing_regions: go on although a configured region can't wrap a key.
         dry_run: report what would be made, and make nothing.
+        batch: how many intermediate keys are made at a time; the memory needed depends on this alone.
         progress: is told how many more intermediate keys were made.
 
     Raises:
@@ -89,43 +93,84 @@ def rotate(
     """
     context = get_context()
     report = RotationReport(failed_regions=_failed_regions(context, allowed=allow_missing_regions))
-    keys = _read(context)
-    ids = list(keys.intermediate) if partitions is None else _ids_of(context, partitions)
-    if expired or resume:
-        ids = [key_id for key_id in ids if (keys.is_behind(key_id) if resume else keys.is_due(key_id))]
-    if not resume and (not expired or keys.system is None or keys.system.retired):
-        report.system_key = _renew(context.factory.system_keys, context.factory.system_key_id, dry_run=dry_run)
+    system = _read_system_keys(context)
+    if not resume and (not expired or system.newest is None or system.newest in system.retired):
+        report.system_key = _renew_system_key(context, dry_run=dry_run)
         report.failed_regions |= _regions_left_out(context, report)
-    for key_id in ids:
-        report.intermediate_keys.append(_renew(context.factory.intermediate_keys, key_id, dry_run=dry_run))
-        progress(1)
-    if ids and not dry_run:
-        _catch_up(context, ids, report)
+    rotation = _Rotation(context, report, None if partitions is None else _ids_of(context, partitions), batch, progress)
+    is_wanted = system.is_behind if resume else system.is_due if expired else _always
+    if dry_run:
+        report.intermediate_keys.add_all(rotation.find(is_wanted))
+    elif rotation.renew(is_wanted):
+        rotation.catch_up(only_ours=expired)
     return report
 
 
-def _renew(ring: KeyRing, key_id: str, *, dry_run: bool) -> KeyMeta | str:
-    if dry_run:
-        return key_id
-    meta = ring.rotate(key_id).meta
+def _renew_system_key(context: Context, *, dry_run: bool) -> KeyMeta | str:
+    factory = context.factory
+    return factory.system_key_id if dry_run else _recorded(factory.system_keys.rotate(factory.system_key_id).meta)
+
+
+@dataclass(slots=True)
+class _Rotation:
+    """Renews intermediate keys, one batch at a time.
+
+    Attributes:
+        key_ids: the ids that are renewed; None for all in use.
+        since: the creation time of the oldest key that was made.
+    """
+
+    context: Context
+    report: RotationReport
+    key_ids: list[str] | None
+    batch: int
+    progress: Progress
+    since: int = MAX_CREATED
+
+    def find(self, is_wanted: Callable[[_Newest], bool]) -> Iterator[str]:
+        """Yield the ids whose newest key is wanted. What is made meanwhile is not met again."""
+        keys = _newest_in_use(self.context) if self.key_ids is None else _newest_of(self.context, self.key_ids)
+        return (key.key_id for key in keys if is_wanted(key))
+
+    def renew(self, is_wanted: Callable[[_Newest], bool]) -> bool:
+        """Make new keys of the ids whose newest key is wanted; tell whether there were any."""
+        before = self.report.intermediate_keys.total
+        for key_ids in parts_of(self.find(is_wanted), self.batch):
+            for key in self.context.factory.intermediate_keys.rotate_many(key_ids).values():
+                self.since = min(self.since, key.meta.created)
+                self.report.intermediate_keys.add(_recorded(key.meta))
+            self.progress(len(key_ids))
+        return self.report.intermediate_keys.total > before
+
+    def catch_up(self, *, only_ours: bool) -> None:
+        """Make again what a rotation at the same time has left under a system key that is no longer the newest.
+
+        Whichever of them reads the key table last, after all that any of them has written, finds what is left to do.
+
+        Args:
+            only_ours: only what is as young as the keys that this rotation has made. What was not due stays.
+        """
+        oldest = self.since if only_ours else 0
+        for _ in range(_ROUNDS):
+            self.context.factory.clear()
+            if not self.renew(_behind(_read_system_keys(self.context), oldest)):
+                return
+        raise MetastoreError(
+            "the rotation did not come to rest, because others keep rotating: run asherah_rotate --resume"
+        )
+
+
+def _recorded(meta: KeyMeta) -> KeyMeta:
     audit.record(signals.key_rotated, "rotated", key_id=meta.key_id, created=meta.created)
     return meta
 
 
-def _catch_up(context: Context, ids: list[str], report: RotationReport) -> None:
-    """Make again what a rotation at the same time has left under a system key that is no longer the newest.
+def _always(key: _Newest) -> bool:
+    return True
 
-    Whichever of them reads the key table last, after all that any of them has written, finds what is left to do.
-    """
-    for _ in range(_ROUNDS):
-        keys = _read(context)
-        behind = [key_id for key_id in ids if keys.is_behind(key_id)]
-        if not behind:
-            return
-        context.factory.clear()
-        for key_id in behind:
-            report.intermediate_keys.append(_renew(context.factory.intermediate_keys, key_id, dry_run=False))
-    raise MetastoreError("the rotation did not come to rest, because others keep rotating: run asherah_rotate --resume")
+
+def _behind(system: _SystemKeys, oldest: int) -> Callable[[_Newest], bool]:
+    return lambda key: system.is_behind(key) and (key.created is None or key.created >= oldest)
 
 
 def _failed_regions(context: Context, *, allowed: bool) -> dict[str, str]:
@@ -156,18 +201,33 @@ def _regions_left_out(context: Context, report: RotationReport) -> dict[str, str
     }
 
 
-def _read(context: Context) -> _Hierarchy:
-    keys = _Hierarchy()
+def _read_system_keys(context: Context) -> _SystemKeys:
+    keys = keys_of_id(context, context.factory.system_key_id)
+    retired = frozenset(key.meta for key in keys if key.state in _RETIRED)
+    return _SystemKeys(keys[0].meta if keys else None, retired)
+
+
+def _newest_in_use(context: Context) -> Iterator[_Newest]:
+    """Yield the newest key of every id of ours."""
+    last_id = ""
     for key in Listing(context):
-        newest = _Newest(key.meta, key.parent, key.state in (KeyState.EXPIRED, KeyState.REVOKED))
-        if not key.ours:
-            continue
-        if key.kind is KeyKind.INTERMEDIATE:
-            keys.intermediate.setdefault(key.meta.key_id, newest)
-        else:
-            keys.system = keys.system or newest
-            keys.retired |= {key.meta} if newest.retired else set()
-    return keys
+        if key.ours and key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != last_id:
+            last_id = key.meta.key_id
+            yield _Newest(last_id, key.meta.created, key.parent, key.state in _RETIRED)
+
+
+def _newest_of(context: Context, key_ids: list[str]) -> Iterator[_Newest]:
+    """Yield the newest key of each of these ids."""
+    metastore = many_at_once(context.factory.metastore)
+    for part in parts_of(key_ids, KEYS_AT_ONCE):
+        found = metastore.load_latest_many(part)
+        for key_id in part:
+            record = found.get(key_id)
+            if record is None:
+                yield _Newest(key_id)
+            else:
+                retired = bool(record.revoked) or record.created < context.first_unexpired()
+                yield _Newest(key_id, record.created, record.parent_key_meta, retired)
 
 
 def _ids_of(context: Context, partitions: Iterable[str]) -> list[str]:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hmac import compare_digest
-from itertools import islice
 
 from django_asherah.envelope.aead import wipe
+from django_asherah.envelope.batches import KEYS_AT_ONCE
 from django_asherah.envelope.partition import KeyKind
+from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import AsherahError, KeyNotFoundError
+from django_asherah.exceptions import AsherahError, KeyNotFoundError, KMSError
 from django_asherah.kms.regional import RegionalKMS, ask_regions, is_regional
 from django_asherah.lifecycle.context import Context, get_context
+from django_asherah.lifecycle.first import FirstOf
 from django_asherah.lifecycle.keys import KeyInfo, Listing, keys_of_id
 from django_asherah.lifecycle.progress import Progress, tell_nobody
-
-KEYS_PER_LOAD = 1000
 
 
 @dataclass(slots=True)
 class KeyReport:
-    """What was found of the keys: how many were proven, and each problem as (key or region, reason)."""
+    """What was found of the keys: how many were proven, and the first thousand problems as (key or region, reason)."""
 
     system_keys: int = 0
     intermediate_keys: int = 0
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    problems: FirstOf[tuple[str, str]] = field(default_factory=FirstOf)
 
 
 def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
@@ -39,12 +39,16 @@ def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
     _check_regions(context, report)
     listing = Listing(context)
     keys = (key for key in listing if key.ours)
-    while batch := list(islice(keys, KEYS_PER_LOAD)):
-        context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
+    for batch in parts_of(keys, KEYS_AT_ONCE):
+        unopened: set[KeyMeta] = set()
+        opened = context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
         for key in batch:
-            _verify_key(context, key, report)
+            if key.meta in opened:
+                report.intermediate_keys += 1
+            else:
+                _verify_key(context, key, report, unopened)
             progress(1)
-    report.problems += listing.unreadable
+    report.problems.merge(listing.unreadable)
     return report
 
 
@@ -60,9 +64,9 @@ def verify_key(meta: KeyMeta) -> KeyReport:
     try:
         key = _find(context, meta)
         for each in [_find(context, key.parent), key] if key.parent else [key]:
-            _verify_key(context, each, report)
+            _verify_key(context, each, report, set())
     except KeyNotFoundError as exc:
-        report.problems.append((str(meta), str(exc)))
+        report.problems.add((str(meta), str(exc)))
     return report
 
 
@@ -77,20 +81,25 @@ def _check_regions(context: Context, report: KeyReport) -> None:
     kms = context.factory.kms
     if is_regional(kms):
         failures = ask_regions(kms, kms.check_region)
-        report.problems += [(region, str(cause)) for region, cause in failures.items()]
+        report.problems.add_all((region, str(cause)) for region, cause in failures.items())
 
 
-def _verify_key(context: Context, key: KeyInfo, report: KeyReport) -> None:
-    report.problems += [(str(key.meta), problem) for problem in key.problems]
+def _verify_key(context: Context, key: KeyInfo, report: KeyReport, unopened: set[KeyMeta]) -> None:
+    """Verify one key. ``unopened`` are system keys that no KMS unwraps: it is not asked again for each of their keys."""
+    report.problems.add_all((str(key.meta), problem) for problem in key.problems)
     try:
         if key.kind is KeyKind.SYSTEM:
-            report.problems += [(str(key.meta), problem) for problem in _unwrap_everywhere(context, key.meta)]
+            report.problems.add_all((str(key.meta), problem) for problem in _unwrap_everywhere(context, key.meta))
             report.system_keys += 1
+        elif key.parent in unopened:
+            report.problems.add((str(key.meta), f"not tried again: no KMS unwraps its system key {key.parent}"))
         else:
             context.factory.intermediate_keys.exact(key.meta)
             report.intermediate_keys += 1
     except AsherahError as exc:
-        report.problems.append((str(key.meta), str(exc)))
+        if isinstance(exc, KMSError) and key.parent:
+            unopened.add(key.parent)
+        report.problems.add((str(key.meta), str(exc)))
 
 
 def _unwrap_everywhere(context: Context, meta: KeyMeta) -> list[str]:

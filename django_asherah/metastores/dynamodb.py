@@ -17,18 +17,15 @@ import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from django_asherah.botoclient import BotoClient
-from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.key_table import KeyRow
 
 KEYS_PER_REQUEST = 100
-"""Keys that one ``BatchGetItem`` may ask for, and one ``TransactWriteItems`` put."""
+"""Keys that one ``BatchGetItem`` may ask for."""
 
 CALLS_AT_ONCE = 8
 """Less than the ten connections that botocore keeps open."""
-
-_REFUSALS = ("ConditionalCheckFailedException", "TransactionCanceledException")
 
 
 class DynamoDBMetastore:
@@ -87,42 +84,32 @@ class DynamoDBMetastore:
 
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Put ``record`` if its (key id, creation time) is free."""
+        item = {**_key(KeyMeta(key_id, record.created)), "KeyRecord": {"M": _members(record)}}
         try:
-            self._ask("put_item", **self._put(key_id, record))
+            self._call("put_item", Item=item, ConditionExpression="attribute_not_exists(Id)")
         except _AnotherStandsThere:
             return False
         return True
 
     def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
-        """Return the record with the greatest creation time of each of these ids, with one call each, eight at a time.
+        """Return the record with the greatest creation time of each of these ids, with a call for each.
 
-        DynamoDB can't be asked for the newest of several keys at once.
+        Eight calls at a time: DynamoDB can't be asked for the newest of several keys at once.
         """
         with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             found = dict(zip(key_ids, pool.map(self.load_latest, key_ids), strict=True))
         return {key_id: record for key_id, record in found.items() if record is not None}
 
     def store_many(self, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
-        """Put those of these records whose place is free, with one call for each 100."""
-        return {
-            meta for part in parts_of(records.items(), KEYS_PER_REQUEST) for meta in self._store_together(dict(part))
-        }
+        """Put those of these records whose place is free, with a call for each, eight at a time.
 
-    def _store_together(self, records: dict[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
-        # BatchWriteItem knows no conditions, and would put a new record over another's.
-        puts = [{"Put": self._put(meta.key_id, record)} for meta, record in records.items()]
-        try:
-            self._ask("transact_write_items", TransactItems=puts)
-        except _AnotherStandsThere:
-            return {meta for meta, record in records.items() if self.store(meta.key_id, record)}
-        return set(records)
-
-    def _put(self, key_id: str, record: EnvelopeKeyRecord) -> dict[str, Any]:
-        return {
-            "TableName": self.table_name,
-            "Item": {**_key(KeyMeta(key_id, record.created)), "KeyRecord": {"M": _members(record)}},
-            "ConditionExpression": "attribute_not_exists(Id)",
-        }
+        ``BatchWriteItem`` knows no condition, and would put a new record over another's. ``TransactWriteItems`` does,
+        but whoever put one of the same keys meanwhile, in whichever language, would get an error in place of an answer.
+        """
+        metas = list(records)
+        with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            stored = pool.map(self.store, (meta.key_id for meta in metas), records.values())
+            return {meta for meta, is_stored in zip(metas, stored, strict=True) if is_stored}
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Return True: nothing here hangs on a transaction."""
@@ -224,7 +211,7 @@ class DynamoDBMetastore:
         try:
             return getattr(self._client.get(), method)(**parameters)
         except ClientError as exc:
-            if exc.response.get("Error", {}).get("Code") in _REFUSALS:
+            if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
                 raise _AnotherStandsThere from None
             raise self._failure(exc) from exc
         except BotoCoreError as exc:

@@ -43,7 +43,10 @@ class ListsKeys(Protocol):
     """A metastore that can list its rows. Both methods raise ``MetastoreError`` when the storage fails."""
 
     def scan(self) -> Iterator[KeyRow]:
-        """Yield every row, the rows of one key id one after the other, the newest first."""
+        """Yield every row, the rows of one key id one after the other, the newest first.
+
+        Other keys may be stored between two rows: a rotation does so. It may meet those or not.
+        """
 
     def versions(self, key_id: str) -> Iterable[KeyRow]:
         """Return the rows of one key id, the newest first."""

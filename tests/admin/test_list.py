@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any
@@ -292,6 +293,17 @@ class TestPages:
         assert max(len(each) for each in many) <= 10
         assert not [sql for each in many for sql in each if "COUNT(" in sql.upper()]
 
+    @pytest.mark.slow
+    def test_twenty_thousand_keys_take_no_more_memory_than_a_hundred(
+        self, make: Maker, staff: Client, settings: Any
+    ) -> None:
+        _queries(make, staff, 100)  # What is loaded once counts for neither.
+        few = _memory(make, staff, 100)
+        many = _memory(make, staff, 20_000)
+
+        growth = {url: round(most / few[url], 2) for url, most in many.items()}
+        assert max(growth.values()) <= 1.2, growth
+
 
 def _many(make: Maker, count: int) -> None:
     system = make.system(1)
@@ -302,26 +314,37 @@ def _many(make: Maker, count: int) -> None:
     )
 
 
-def _queries(make: Maker, staff: Client, count: int) -> list[list[str]]:
+def _pages(make: Maker, count: int) -> dict[str, str]:
+    """Make so many keys; return the pages about them, with their addresses."""
     EncryptionKey.objects.all().delete()
     _many(make, count)
     system = EncryptionKey.objects.get(key_id=SK_ID)
     below = EncryptionKey.objects.filter(key_id__contains="000001").get()
-    urls = [
-        LIST,
-        f"{LIST}?state=current",
-        f"{LIST}?state=superseded",
-        f"{LIST}?state=expired",
-        f"{LIST}?state=revoked",
-        f"{LIST}?kind=system",
-        f"{LIST}?region=us-west-2",
-        f"{LIST}?q=0001",
-        f"{LIST}{system.pk}/change/",
-        f"{LIST}{below.pk}/change/",
-    ]
+    queries = ["state=current", "state=superseded", "state=expired", "state=revoked"]
+    queries += ["kind=system", "region=us-west-2", "q=00"]
+    return {
+        "all": LIST,
+        **{query: f"{LIST}?{query}" for query in queries},
+        "a system key": f"{LIST}{system.pk}/change/",
+        "an intermediate key": f"{LIST}{below.pk}/change/",
+    }
+
+
+def _queries(make: Maker, staff: Client, count: int) -> list[list[str]]:
     found = []
-    for url in urls:
+    for url in _pages(make, count).values():
         with CaptureQueriesContext(connection) as queries:
             assert staff.get(url).status_code == 200
         found.append([query["sql"] for query in queries])
+    return found
+
+
+def _memory(make: Maker, staff: Client, count: int) -> dict[str, int]:
+    """Return the most memory (bytes) that each page takes to be made."""
+    found = {}
+    for name, url in _pages(make, count).items():
+        tracemalloc.start()
+        assert staff.get(url).status_code == 200
+        found[name] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django_asherah.envelope.aead import Cipher
@@ -77,6 +77,14 @@ class CountingMetastore(MemoryMetastore):
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         self._called("store")
         return super().store(key_id, record)
+
+    def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
+        self._called("load_latest_many")
+        return super().load_latest_many(key_ids)
+
+    def store_many(self, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
+        self._called("store_many")
+        return super().store_many(records)
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         return self._committed is None or self._committed.get(meta) == record

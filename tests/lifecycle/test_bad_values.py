@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 
-from django_asherah.lifecycle.bad_values import MOST_LISTED, BadValue, BadValues
+from django_asherah.lifecycle.bad_values import BadValue, BadValues
+from django_asherah.lifecycle.first import MOST_LISTED
 
 
 def some(count: int, column: str = "clinic.Patient.ssn") -> BadValues:

@@ -183,7 +183,7 @@ class TestRotate:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            lifecycle.rotate(progress=interrupt)
+            lifecycle.rotate(batch=1, progress=interrupt)
         document = run("asherah_rotate", "--resume")
         assert [item["key_id"] for item in document["items"]] == ["_IK_right_suite_tests"]
         newest = {}

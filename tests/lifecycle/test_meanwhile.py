@@ -77,7 +77,7 @@ class TestKeys:
         assert not lifecycle.revoke(IK_ID).changed
 
     def test_a_key_that_is_deleted_is_not_re_wrapped(self, shared: SharedMetastore, run: Run) -> None:
-        shared.before_read = [shared.texts.clear]
+        shared.before_read = [nothing, shared.texts.clear]
         document = run("asherah_rewrap")
         assert (document["code"], document["summary"]) == (1, {"rewrapped": 0, "unchanged": 0, "failed": 1})
         assert document["problems"][0]["reason"].endswith(" was deleted meanwhile")

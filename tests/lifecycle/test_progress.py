@@ -24,7 +24,7 @@ def _three_partitions_and_five_notes(regional: Callable[..., None]) -> None:
 
 
 WORKS: dict[str, tuple[Callable[..., Any], list[int]]] = {
-    "rotate: each intermediate key": (lifecycle.rotate, [1, 1, 1]),
+    "rotate: the intermediate keys of a batch": (lambda **told: lifecycle.rotate(batch=2, **told), [2, 1]),
     "verify: each key": (lifecycle.verify_keys, [1, 1, 1, 1]),
     "re-wrap: each system key": (lifecycle.rewrap, [1]),
     "verify: the values of a batch": (lambda **told: lifecycle.verify_data(["testapp.Note.body"], **told), [5]),

@@ -78,7 +78,7 @@ class TestAtTheSameTime:
             if made_so_far == 1:
                 run_django("from django_asherah import lifecycle; lifecycle.rotate()", url_of(shared))
 
-        report = lifecycle.rotate(progress=overtaken)
+        report = lifecycle.rotate(batch=1, progress=overtaken)
 
         require_one_hierarchy()
         made = [meta.key_id for meta in report.intermediate_keys if isinstance(meta, KeyMeta)]
@@ -138,7 +138,7 @@ class TestInterrupted:
         assert [key.state for key in newest_keys().values()] == ["current", "current", "expired"]
 
         with pytest.raises(KeyboardInterrupt):
-            lifecycle.rotate(expired=True, progress=interrupt)
+            lifecycle.rotate(expired=True, batch=1, progress=interrupt)
 
         items = run("asherah_rotate", "--expired")["items"]
         assert [item["key_id"] for item in items] == ["_IK_p1_suite_tests"]
@@ -153,7 +153,7 @@ class TestInterrupted:
             "    made.append(count)\n"
             "    if sum(made) == 3:\n"
             "        print('three', flush=True); sys.stdin.readline()\n"
-            "lifecycle.rotate(progress=stop)"
+            "lifecycle.rotate(batch=1, progress=stop)"
         )
         with peers(url_of(shared), code) as (rotating,):
             assert rotating.hear() == "three"

@@ -195,7 +195,7 @@ class TestRotate:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            lifecycle.rotate(progress=interrupt)
+            lifecycle.rotate(batch=1, progress=interrupt)
         assert [item["key_id"] for item in run("asherah_rotate", "--resume")["items"]] == [RIGHT_ID]
 
     def test_dry_run_makes_nothing(self, store: Store, run: Run) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django_asherah.lifecycle import list_keys, rewrap
+from django_asherah.lifecycle import rewrap
+from django_asherah.lifecycle.rewrapping import count_system_keys
 from django_asherah.management.base import AsherahCommand, Outcome
 
 
@@ -35,7 +36,7 @@ class Command(AsherahCommand):
 
     def run(self, outcome: Outcome, **options: Any) -> None:
         """Re-wrap."""
-        with self.progress("key", _count_system_keys) as progress:
+        with self.progress("key", count_system_keys) as progress:
             report = rewrap(
                 old_master_keys=options["old_master_keys"],
                 allow_missing_regions=options["allow_missing_regions"],
@@ -54,7 +55,3 @@ class Command(AsherahCommand):
             outcome.problem(key_id, reason)
         verb = "Would re-wrap" if options["dry_run"] else "Re-wrapped"
         outcome.say(f"{verb} {len(report.rewrapped)} system keys; {len(report.unchanged)} were right already.")
-
-
-def _count_system_keys() -> int:
-    return sum(key.kind == "system" and key.ours for key in list_keys())

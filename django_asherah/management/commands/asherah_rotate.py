@@ -41,22 +41,20 @@ class Command(AsherahCommand):
         """Rotate."""
         names = ("partitions", "expired", "resume", "allow_missing_regions")
         chosen = {name: options[name] for name in names}
-        with self.progress("key", lambda: len(rotate(**chosen, dry_run=True).intermediate_keys)) as progress:
+        with self.progress("key", lambda: rotate(**chosen, dry_run=True).intermediate_keys.total) as progress:
             report = rotate(**chosen, dry_run=options["dry_run"], progress=progress)
         keys = [*([report.system_key] if report.system_key else []), *report.intermediate_keys]
         outcome.summary = {
             "system_keys": int(report.system_key is not None),
-            "intermediate_keys": len(report.intermediate_keys),
+            "intermediate_keys": report.intermediate_keys.total,
             "missing_regions": report.failed_regions,
         }
         outcome.items = [
             {"key_id": key if isinstance(key, str) else key.key_id, "created": getattr(key, "created", None)}
             for key in keys
         ]
-        verb = "Would make" if options["dry_run"] else "Made"
-        outcome.say(
-            f"{verb} {outcome.summary['system_keys']} system key and {len(report.intermediate_keys)} intermediate keys."
-        )
+        verb, total = "Would make" if options["dry_run"] else "Made", report.intermediate_keys.total
+        outcome.say(f"{verb} {outcome.summary['system_keys']} system key and {total} intermediate keys.")
         for region, reason in report.failed_regions.items():
             if options["allow_missing_regions"]:
                 outcome.say(f"Without region {region}: {reason}")

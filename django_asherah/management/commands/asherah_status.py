@@ -50,6 +50,8 @@ class Command(AsherahCommand):
             outcome.problem("keys", f"{summary.problem_count - len(summary.problems)} more problems: see --problems")
         for key_id, reason in listing.unreadable:
             outcome.problem(key_id, reason)
+        if listing.unreadable.unlisted:
+            outcome.problem("keys", f"{listing.unreadable.unlisted} more records can't be read")
         for name, value in outcome.summary.items():
             outcome.say(f"{name.replace('_', ' ')}: {_text(value)}")
         outcome.say()

@@ -54,6 +54,8 @@ class Command(AsherahCommand):
         outcome.summary = {"system_keys": keys.system_keys, "intermediate_keys": keys.intermediate_keys}
         for at, reason in keys.problems:
             outcome.problem(at, reason)
+        if keys.problems.unlisted:
+            outcome.problem("keys", f"{keys.problems.unlisted} more problems")
         outcome.say(f"Opened {keys.system_keys} system keys and {keys.intermediate_keys} intermediate keys.")
         if not keys.system_keys and not keys.problems and options["data"] is None:
             outcome.problem("keys", "there are none, so nothing was proven")
@@ -89,8 +91,8 @@ def _add(outcome: Outcome, report: DataReport) -> None:
     outcome.items = [_bad_value(bad) for bad in report.bad]
     for bad in report.bad:
         outcome.problem(f"{bad.column} pk={bad.pk}", bad.reason)
-    if unlisted := report.bad.total - len(report.bad):
-        outcome.problem("data", f"{unlisted} more bad values")
+    if report.bad.unlisted:
+        outcome.problem("data", f"{report.bad.unlisted} more bad values")
     if not report.read:
         outcome.problem("data", "no value was read, so nothing was proven")
     for column, count in report.columns.items():
