@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import connection, models
+import pytest
+from django.db import connection, models, transaction
 
 from django_asherah import engine
 from django_asherah.envelope.records import decode_row
@@ -55,3 +58,10 @@ def is_sealed_for(instance: models.Model, name: str, partition: str) -> bool:
         return engine.get_session(partition).decrypt(record_of(instance, name)) is not None
     except PartitionMismatchError:
         return False
+
+
+@contextmanager
+def refused(error: type[Exception], match: str) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """Expect an error that says ``match``, and that a transaction around it goes on."""
+    with pytest.raises(error, match=match) as caught, transaction.atomic():
+        yield caught

@@ -29,6 +29,12 @@ class Member(models.Model):
     objects = EncryptedQuerySet.as_manager()
 
 
+class Referral(models.Model):
+    """Points at a member, or at nobody."""
+
+    member = models.ForeignKey(Member, models.CASCADE, null=True)
+
+
 class Account(models.Model):
     """A tenant that is a UUID; values of several types, in every record format."""
 
