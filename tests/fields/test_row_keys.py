@@ -150,15 +150,6 @@ class TestCopies:
         assert [record_of(patient, name) for name in NAMES] == before
         assert {name: getattr(Patient.objects.get(pk=patient.pk), name) for name in NAMES} == VALUES
 
-    def test_without_the_values_and_without_the_tenant(self, patient: Patient, south: Clinic) -> None:
-        copied = Patient.objects.only("name").get()
-        copied.pk, copied.clinic = None, south
-        copied._state.adding = True
-        copied.ssn = "new"
-        copied.history, copied.scan = {}, None
-        copied.save()
-        assert Patient.objects.get(clinic=south).ssn == "new"
-
 
 class TestExpressions:
     """Of the database's own: it copies records as they are, so only within a row, and only while that stays."""
