@@ -161,7 +161,16 @@ class TestDeletesOfTheDatabase:
 
 @pytest.mark.parametrize(
     "partition",
-    ["p-{nope}", "p-{column.name}", "p-{column__name}", "p-{column[0]}", "p-{0}", "p-{pk}", "p-{ column }", "p-{Column}"],
+    [
+        "p-{nope}",
+        "p-{column.name}",
+        "p-{column__name}",
+        "p-{column[0]}",
+        "p-{0}",
+        "p-{pk}",
+        "p-{ column }",
+        "p-{Column}",
+    ],
 )
 def test_no_column_of_that_name(partition: str) -> None:
     (message,) = found(partition, column=relation(models.PROTECT))

@@ -25,7 +25,7 @@ PAIRS = {
     "case beyond ASCII": ("É", "é"),
     "Unicode forms": (unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")),
     "accents": ("e", "é"),
-    "width": ("A", "Ａ"),  # noqa: RUF001
+    "width": ("A", "Ａ"),
     "a space at the end": ("a", "a "),
     "a space at the start": ("a", " a"),
     "two spaces": (" ", "  "),
@@ -34,7 +34,7 @@ PAIRS = {
     "an escape of an escape": ("%", "%25"),
     "a separator of key ids": ("a_b", "a-b"),
     "the end of a key id": ("a", "a_suite_tests"),
-    "a Turkish i": ("i", "ı"),  # noqa: RUF001
+    "a Turkish i": ("i", "ı"),
     "a sharp s": ("ss", "ß"),
     "zeros in front": ("7", "07"),
     "a zero-width joiner": ("a", "a\u200d"),
@@ -184,7 +184,9 @@ def test_whatever_a_column_takes_for_the_same_is_the_same(ward: Any, number: Any
     assert (Bed.objects.get().secret, bed.secret) == ("s", "s")
 
 
-@pytest.mark.parametrize("owner", [UUID(int=255), str(UUID(int=255)), UUID(int=255).hex.upper(), 255, "{%s}" % UUID(int=255)])
+@pytest.mark.parametrize(
+    "owner", [UUID(int=255), str(UUID(int=255)), UUID(int=255).hex.upper(), 255, "{%s}" % UUID(int=255)]
+)
 def test_a_uuid_in_every_spelling(owner: Any) -> None:
     account = Account.objects.create(owner=owner, secret="s")
     assert is_sealed_for(account, "secret", "owner-00000000-0000-0000-0000-0000000000ff")

@@ -117,7 +117,7 @@ class TestMoves:
         row.save(update_fields=["secret"])
         loaded = Member.objects.get()
         with pytest.raises(PartitionMismatchError, match=r"testapp\.Member\.secret"):
-            loaded.secret  # noqa: B018
+            loaded.secret
         assert is_sealed_for(member, "secret", "member-a")
         assert engine.get_session("member-a").decrypt(record_of(member, "secret")) == b"new"
         assert (loaded.spare, loaded.photo) == ("t", b"p")

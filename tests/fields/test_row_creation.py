@@ -112,7 +112,9 @@ class TestOne:
 
     def test_an_expression_that_holds_a_value_is_refused(self, north: Clinic) -> None:
         value = Value("x", output_field=EncryptedTextField(partition="clinic-{clinic_id}"))
-        with refused(FieldError, r"says its partition 'clinic-\{clinic_id\}', and here no row is known\. Save instances"):
+        with refused(
+            FieldError, r"says its partition 'clinic-\{clinic_id\}', and here no row is known\. Save instances"
+        ):
             Patient(clinic=north, ssn=value).save()
         assert not Patient.objects.exists()
 
@@ -151,7 +153,9 @@ class TestMany:
         assert_belongs(Patient.objects.get(clinic=south), south, north)
 
     def test_one_row_without_a_tenant_and_none_is_made(self, north: Clinic) -> None:
-        with refused(EncryptionError, r"testapp\.Member\.secret: its partition 'member-\{tenant\}' needs 'tenant', which"):
+        with refused(
+            EncryptionError, r"testapp\.Member\.secret: its partition 'member-\{tenant\}' needs 'tenant', which"
+        ):
             Member.objects.bulk_create([Member(tenant="a", name="1", secret="s"), Member(tenant="", secret="t")])
         assert not Member.objects.exists()
 
@@ -165,7 +169,10 @@ class TestMany:
         new = [Member(tenant="b", name="taken", secret="new"), Member(tenant="b", name="free", secret="free")]
         Member.objects.bulk_create(new, ignore_conflicts=True)
         found = Member.objects.order_by("name")
-        assert [(each.tenant, each.name, each.secret) for each in found] == [("b", "free", "free"), ("a", "taken", "old")]
+        assert [(each.tenant, each.name, each.secret) for each in found] == [
+            ("b", "free", "free"),
+            ("a", "taken", "old"),
+        ]
 
 
 class TestConflicts:

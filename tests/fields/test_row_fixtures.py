@@ -150,7 +150,9 @@ class TestRaw:
             assert_whole(row)
 
     def test_a_row_without_a_tenant_is_refused(self) -> None:
-        with refused(EncryptionError, r"testapp\.Member\.secret: .*'tenant'|its partition .* needs 'tenant', which is empty"):
+        with refused(
+            EncryptionError, r"testapp\.Member\.secret: .*'tenant'|its partition .* needs 'tenant', which is empty"
+        ):
             load("python", [{"model": "testapp.member", "fields": {"tenant": "", "secret": "s"}}])
         assert not Member.objects.exists()
 

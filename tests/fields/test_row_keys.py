@@ -221,5 +221,5 @@ def test_errors_name_no_value(north: Clinic, error: type[Exception]) -> None:
     else:
         Patient.objects.update(clinic=Clinic.objects.create())
         with refused(error, "the record names key") as caught:
-            Patient.objects.get().ssn  # noqa: B018
+            Patient.objects.get().ssn
     assert "900-12" not in str(caught.value) + repr(caught.value)

@@ -12,12 +12,11 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import FieldError
 from django.db import IntegrityError, transaction
-from django.db.models import F, Subquery
 
 from django_asherah.exceptions import EncryptionError, PartitionMismatchError
 from tests.fields.helpers import is_sealed_for, raw, record_of, refused, set_raw
 from tests.testapp.models import Clinic, Patient
-from tests.testapp.tenants import Bed, Doctor, Member, Staff, Stay, Ticket
+from tests.testapp.tenants import Member
 
 pytestmark = pytest.mark.django_db
 
@@ -173,7 +172,9 @@ class TestUpdateFields:
     def test_a_part_is_refused(self, patient: Patient, north: Clinic, south: Clinic, names: tuple[str, ...]) -> None:
         before = records(patient)
         patient.clinic = south
-        with refused(FieldError, r"'clinic' has changed, and with it the partition .* together, or save\(\) the whole row"):
+        with refused(
+            FieldError, r"'clinic' has changed, and with it the partition .* together, or save\(\) the whole row"
+        ):
             patient.save(update_fields=names)
         assert records(patient) == before
         assert_belongs(patient_again(patient), north)

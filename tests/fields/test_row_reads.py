@@ -75,7 +75,13 @@ def test_instances_open_whatever_was_selected(way: str) -> None:
 
 
 def test_first_last_get_earliest_latest(south: Clinic) -> None:
-    found = [patients.first(), patients.last(), patients.get(clinic=south), patients.earliest("pk"), patients.latest("pk")]
+    found = [
+        patients.first(),
+        patients.last(),
+        patients.get(clinic=south),
+        patients.earliest("pk"),
+        patients.latest("pk"),
+    ]
     assert [row.ssn for row in found if row is not None] == [VALUES["ssn"]] * 5
 
 

@@ -161,7 +161,9 @@ def test_every_type_in_every_format(field_type: Any, record_format: str) -> None
     if issubclass(field_type, models.DecimalField):
         options = {"max_digits": 10, "decimal_places": 2}
     field = field_type(partition="clinic-{clinic_id}", record_format=record_format, **options)
-    default = next(each for each in (*Typed._meta.fields, *Patient._meta.fields) if type(each) is field_type).get_default()
+    default = next(
+        each for each in (*Typed._meta.fields, *Patient._meta.fields) if type(each) is field_type
+    ).get_default()
     payload = field.dump(default if default is not None else "text")
     record = field.seal(payload, "clinic-1")
     assert field.open(record, "clinic-1") == payload
@@ -180,5 +182,5 @@ def test_a_record_whose_key_name_was_rewritten_does_not_open(north: Clinic, sout
     with connection.cursor() as cursor:
         cursor.execute("UPDATE testapp_patient SET ssn = %s WHERE clinic_id = %s", [forged, south.pk])
     with pytest.raises(Exception, match=r"testapp\.Patient\.ssn") as caught:
-        Patient.objects.get(clinic=south).ssn  # noqa: B018
+        Patient.objects.get(clinic=south).ssn
     assert isinstance(caught.value, DecryptionError) or type(caught.value).__name__ == "KeyNotFoundError"

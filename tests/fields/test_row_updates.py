@@ -207,7 +207,7 @@ class TestBulkUpdate:
         patients = list(EncryptedQuerySet(Patient).order_by("pk"))
         EncryptedQuerySet(Patient).bulk_update(patients, ["ssn"])
         with pytest.raises(PartitionMismatchError):
-            Patient.objects.get(pk=patients[0].pk).ssn  # noqa: B018
+            Patient.objects.get(pk=patients[0].pk).ssn
         assert Patient.objects.get(pk=patients[1].pk).ssn == "south"
 
     def test_it_works_on_any_model_and_any_key(self) -> None:

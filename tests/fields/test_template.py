@@ -66,7 +66,8 @@ class TestReading:
         assert render(text, 1) == partition
 
     @pytest.mark.parametrize(
-        "text", ["{", "}", "a{", "a}b", "{a", "a}", "{a}}", "{{a}", "{a}{", "{a[}", "{a!}", "{a:{b", "clinic-{clinic_id"]
+        "text",
+        ["{", "}", "a{", "a}b", "{a", "a}", "{a}}", "{{a}", "{a}{", "{a[}", "{a!}", "{a:{b", "clinic-{clinic_id"],
     )
     def test_a_brace_alone(self, text: str) -> None:
         with pytest.raises(ValueError, match="^partition ") as caught:
@@ -155,7 +156,9 @@ class TestDistinct:
     def test_two_rows_never_make_one_partition(self, text: str, data: st.DataObject) -> None:
         template = PartitionTemplate(text)
         assert not template.is_ambiguous
-        kind = data.draw(st.sampled_from([TEXTS, st.integers(), st.sampled_from(["a", "a:", ":a", "%3A", "_", "-", "a-"])]))
+        kind = data.draw(
+            st.sampled_from([TEXTS, st.integers(), st.sampled_from(["a", "a:", ":a", "%3A", "_", "-", "a-"])])
+        )
         one, two = data.draw(st.tuples(kind, kind)), data.draw(st.tuples(kind, kind))
         assert (template.render(one) == template.render(two)) == (tuple(map(str, one)) == tuple(map(str, two)))
 
@@ -169,10 +172,14 @@ class TestDistinct:
         assert partition.isascii()
         assert set(partition) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-%")
 
-    @pytest.mark.parametrize("text", ["{a}{b}", "{a}-{b}", "{a}.{b}", "{a}x{b}", "{a}1{b}", "{a}%{b}", "{a}%3A{b}", "{a}:{b}{c}"])
+    @pytest.mark.parametrize(
+        "text", ["{a}{b}", "{a}-{b}", "{a}.{b}", "{a}x{b}", "{a}1{b}", "{a}%{b}", "{a}%3A{b}", "{a}:{b}{c}"]
+    )
     def test_what_could_stand_in_a_value_separates_nothing(self, text: str) -> None:
         assert PartitionTemplate(text).is_ambiguous
 
-    @pytest.mark.parametrize("text", ["{a}", "x{a}x", "{a}:{b}", "{a}é{b}", "{a}-:-{b}", "{a}{{{b}", "{a} {b}", "x{a}_{b}/{c}y"])
+    @pytest.mark.parametrize(
+        "text", ["{a}", "x{a}x", "{a}:{b}", "{a}é{b}", "{a}-:-{b}", "{a}{{{b}", "{a} {b}", "x{a}_{b}/{c}y"]
+    )
     def test_what_no_value_holds_separates(self, text: str) -> None:
         assert not PartitionTemplate(text).is_ambiguous

@@ -15,7 +15,7 @@ from reversion.models import Version
 
 from django_asherah.exceptions import PartitionMismatchError
 from tests.ecosystem.suite.models import Resident, ResidentWithHistory
-from tests.fields.helpers import is_sealed_for, record_of
+from tests.fields.helpers import is_sealed_for
 from tests.testapp.models import Clinic
 
 pytestmark = pytest.mark.django_db
@@ -136,7 +136,7 @@ class TestSimpleHistory:
     ) -> None:
         ResidentWithHistory.history.update(clinic=south)
         with pytest.raises(PartitionMismatchError, match=r"suite\.HistoricalResidentWithHistory\.secret"):
-            ResidentWithHistory.history.get().secret  # noqa: B018
+            ResidentWithHistory.history.get().secret
 
 
 class TestReversion:
@@ -177,12 +177,14 @@ class TestAuditlog:
         assert self.changes()[1:] == [{"clinic"}]
         assert_belongs(row, south)
 
-    @pytest.mark.xfail(strict=True, reason="the log shows what is to be written in the place of a value")
     def test_a_fixture_of_the_same_values_is_no_change(self, north: Clinic) -> None:
-        row = Resident.objects.create(clinic=north, **VALUES)
-        dumped = serializers.serialize("json", [row])
-        before = record_of(row, "secret")
+        dumped = serializers.serialize("json", [Resident.objects.create(clinic=north, **VALUES)])
         for item in serializers.deserialize("json", dumped):
             item.save()
-        assert record_of(row, "secret") != before
+        assert self.changes()[1:] == []
+
+    @pytest.mark.xfail(strict=True, reason="who listens to pre_save of a raw save sees what is to be written, no value")
+    def test_a_raw_save_of_the_same_values_is_no_change(self, north: Clinic) -> None:
+        Resident.objects.create(clinic=north, **VALUES)
+        Resident.objects.get().save_base(raw=True)
         assert self.changes()[1:] == []
