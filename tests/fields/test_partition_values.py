@@ -185,7 +185,7 @@ def test_whatever_a_column_takes_for_the_same_is_the_same(ward: Any, number: Any
 
 
 @pytest.mark.parametrize(
-    "owner", [UUID(int=255), str(UUID(int=255)), UUID(int=255).hex.upper(), 255, "{%s}" % UUID(int=255)]
+    "owner", [UUID(int=255), str(UUID(int=255)), UUID(int=255).hex.upper(), 255, f"{{{UUID(int=255)}}}"]
 )
 def test_a_uuid_in_every_spelling(owner: Any) -> None:
     account = Account.objects.create(owner=owner, secret="s")

@@ -1,4 +1,4 @@
-"""Rows that move to another tenant: every value goes along, sealed anew under the other's key, or nothing is written."""
+"""Rows that move to another tenant: every value goes along, sealed under the other's key, or nothing is written."""
 
 from __future__ import annotations
 

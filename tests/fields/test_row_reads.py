@@ -1,9 +1,9 @@
-"""Reads of rows that say their partition: into instances always, elsewhere if the query selects the columns that say it."""
+"""Reads of rows that say their partition: into instances always, elsewhere if the query selects what says it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import django
@@ -57,7 +57,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "annotated with itself": lambda: patients.annotate(other=F("ssn")),
     "ordered by the relation": lambda: patients.order_by("clinic__name"),
     "a slice": lambda: patients.order_by("pk")[0:2],
-    "distinct": lambda: patients.distinct(),
+    "distinct": patients.distinct,
     "reverse": lambda: patients.order_by("pk").reverse(),
     "exists": lambda: patients.filter(Exists(Clinic.objects.filter(pk=OuterRef("clinic")))),
     "of a subquery of keys": lambda: patients.filter(pk__in=patients.values("pk")),
@@ -165,7 +165,7 @@ class TestValues:
     def test_all_columns(self) -> None:
         assert [{name: row[name] for name in NAMES} for row in patients.values()] == [VALUES, VALUES]
 
-    QUERIES: dict[str, Callable[[], Any]] = {
+    QUERIES: ClassVar[dict[str, Callable[[], Any]]] = {
         "values": lambda: patients.values("ssn"),
         "values of some": lambda: patients.values("ssn", "name", "scan", "history"),
         "values of the related name": lambda: patients.values("ssn", "clinic__name"),
@@ -215,9 +215,8 @@ class TestValues:
         Bed.objects.create(ward="south wing", number=-3, secret="s")
         Stay.objects.create(house=1, number=2, secret="s")
         Letter.objects.create(clinic_id=99, number="n", text="t")
-        assert [str(each) for each in Account.objects.values_list("secret", "born", "score", "notes", "owner").get()] == [
-            "s", "2000-02-29", "7", "[1]", str(owner),
-        ]  # fmt: skip
+        account = Account.objects.values_list("secret", "born", "score", "notes", "owner").get()
+        assert [str(each) for each in account] == ["s", "2000-02-29", "7", "[1]", str(owner)]
         assert Ticket.objects.values_list("by_day", "by_payment", "by_level", "is_paid", "day", "level").get()[:3] == (
             "d",
             "p",

@@ -90,7 +90,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "all": Patient.objects.all,
     "raw": lambda: Patient.objects.raw("SELECT * FROM testapp_patient"),
     "in_bulk": lambda: Patient.objects.in_bulk().values(),
-    "iterator": lambda: Patient.objects.iterator(),
+    "iterator": Patient.objects.iterator,
     "deferred": lambda: Patient.objects.defer(*NAMES),
     "without its tenant": lambda: Patient.objects.only(*NAMES),
     "select_related": lambda: Patient.objects.select_related("clinic"),

@@ -70,13 +70,13 @@ class TestReading:
         ["{", "}", "a{", "a}b", "{a", "a}", "{a}}", "{{a}", "{a}{", "{a[}", "{a!}", "{a:{b", "clinic-{clinic_id"],
     )
     def test_a_brace_alone(self, text: str) -> None:
-        with pytest.raises(ValueError, match="^partition ") as caught:
+        with pytest.raises(ValueError, match=r"^partition ") as caught:
             EncryptedTextField(partition=text)
         assert repr(text) in str(caught.value)
 
     @pytest.mark.parametrize("text", ["{}", "a-{}", "{a!r}", "{a!s}", "{a:>3}", "{a:{b}}", "{:x}", "{!r}"])
     def test_what_is_no_name(self, text: str) -> None:
-        with pytest.raises(ValueError, match="between braces stands the name of a column, and nothing else"):
+        with pytest.raises(ValueError, match="between braces stands the name of a column"):
             EncryptedTextField(partition=text)
 
 

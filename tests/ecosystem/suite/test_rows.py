@@ -1,4 +1,4 @@
-"""Rows that say their partition, with the packages: what they keep of a row is sealed for its tenant, or is plaintext."""
+"""Rows that say their partition, with the packages: what they read, write and keep of a row."""
 
 from __future__ import annotations
 
