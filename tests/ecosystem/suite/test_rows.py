@@ -23,16 +23,6 @@ pytestmark = pytest.mark.django_db
 VALUES = {"secret": "900-12", "doc": {"a": [1]}}
 
 
-@pytest.fixture
-def north() -> Clinic:
-    return Clinic.objects.create(name="north")
-
-
-@pytest.fixture
-def south() -> Clinic:
-    return Clinic.objects.create(name="south")
-
-
 def assert_belongs(row: Any, clinic: Clinic, **changed: Any) -> None:
     assert is_sealed_for(row, "secret", f"clinic-{clinic.pk}")
     assert is_sealed_for(row, "doc", f"clinic-{clinic.pk}")
