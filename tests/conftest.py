@@ -17,7 +17,7 @@ from django_asherah.models import EncryptionKey
 from tests.databases import VENDOR, another_alias, as_asherah, execute, sqlite_file
 from tests.interop.peers import Peer
 from tests.moto_servers import MotoRegion, moto_region
-from tests.testapp.models import Note
+from tests.testapp.models import Clinic, Note
 
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.posix_spawn", MotoRegion.STARTED}
 _started: list[str] = []
@@ -133,3 +133,15 @@ def east() -> Iterator[MotoRegion]:
     """Another one."""
     with moto_region("us-east-1") as server:
         yield server
+
+
+@pytest.fixture
+def north(db: None) -> Clinic:
+    """A tenant."""
+    return Clinic.objects.create(name="north")
+
+
+@pytest.fixture
+def south(db: None) -> Clinic:
+    """Another one."""
+    return Clinic.objects.create(name="south")

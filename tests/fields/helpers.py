@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import connection, models
+import pytest
+from django.db import connection, models, transaction
 
 from django_asherah import engine
 from django_asherah.envelope.records import decode_row
+from django_asherah.exceptions import PartitionMismatchError
 
 
 def raw(instance: models.Model, name: str) -> Any:
@@ -38,3 +42,26 @@ def opened(instance: models.Model, name: str) -> bytes:
     text = raw(instance, name)
     assert decode_row(text)
     return engine.get_session(getattr(instance._meta.get_field(name), "partition", None)).decrypt(text)
+
+
+def record_of(instance: models.Model, name: str) -> Any:
+    """Return what the database holds in a column, as the field's column gives it: str, bytes or None."""
+    field: Any = instance._meta.get_field(name)
+    rows = type(instance)._base_manager.using(instance._state.db).filter(pk=instance.pk)
+    record = rows.annotate(stored=field.raw_value()).values_list("stored", flat=True).get()
+    return bytes(record) if isinstance(record, memoryview) else record
+
+
+def is_sealed_for(instance: models.Model, name: str, partition: str) -> bool:
+    """Tell whether the record in a column is one of this partition, and opens there."""
+    try:
+        return engine.get_session(partition).decrypt(record_of(instance, name)) is not None
+    except PartitionMismatchError:
+        return False
+
+
+@contextmanager
+def refused(error: type[Exception], match: str) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """Expect an error that says ``match``, and that a transaction around it goes on."""
+    with pytest.raises(error, match=match) as caught, transaction.atomic():
+        yield caught

@@ -32,6 +32,7 @@ from django_asherah.fields import (
     EncryptedUUIDField,
 )
 from django_asherah.storage import EncryptedStorage
+from tests.testapp import tenants  # noqa: F401 - Django looks for an app's models in this module alone
 
 
 class Note(models.Model):

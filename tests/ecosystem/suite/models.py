@@ -38,6 +38,25 @@ class Historical(Secrets):
     history = HistoricalRecords(user_db_constraint=False)  # This app has no migrations, and auth has.
 
 
+class Resident(models.Model):
+    """A row that says whose key its values have, for what reads and writes."""
+
+    clinic = models.ForeignKey("testapp.Clinic", models.CASCADE)
+    name = models.CharField(max_length=50, blank=True)
+    secret = EncryptedTextField(partition="clinic-{clinic_id}", max_length=20)
+    doc = EncryptedJSONField(partition="clinic-{clinic_id}", default=dict, blank=True)
+
+
+class ResidentWithHistory(models.Model):
+    """The same for django-simple-history, whose copies of the row say the same."""
+
+    clinic = models.ForeignKey("testapp.Clinic", models.CASCADE)
+    secret = EncryptedTextField(partition="clinic-{clinic_id}", max_length=20)
+    doc = EncryptedJSONField(partition="clinic-{clinic_id}", default=dict, blank=True)
+
+    history = HistoricalRecords(user_db_constraint=False)
+
+
 class Versioned(Secrets):
     """django-reversion as it is: it writes plaintext."""
 
