@@ -7,17 +7,18 @@ from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import CodeType
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import models
 from django.db.models.fields.related_descriptors import ForwardOneToOneDescriptor
 from django.db.models.query_utils import DeferredAttribute
+from django.db.models.sql.compiler import SQLInsertCompiler
 
 from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.exceptions import AsherahError, DecryptionError, KeyNotFoundError
-from django_asherah.fields.rows import current_partition, loaded_partition
+from django_asherah.fields.rows import current_partition, forget, knows_row, loaded_partition
 from django_asherah.fields.sealed import SealedValue
 from django_asherah.fields.unreadable import Unreadable, is_tolerated
 from django_asherah.guard import allowed_partitions
@@ -25,22 +26,25 @@ from django_asherah.guard import allowed_partitions
 _keeping = ForkSafeLock()
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for each in code.co_consts:
-        if isinstance(each, CodeType):  # A comprehension has its own, up to Python 3.11.
-            yield from _codes(each)
-
-
-_COPIERS = frozenset(
-    code
-    for copier in (models.Model.refresh_from_db, ForwardOneToOneDescriptor.get_object)
-    for code in _codes(copier.__code__)
-)
-"""Where Django copies attributes from one instance to another and reads none: there the value stays sealed."""
-
 _UNCHANGEABLE = frozenset({str, int, float, bytes, bool, Decimal, date, datetime, time, timedelta, UUID})
 """Of such values it does not matter that two threads that read one instance have each its own."""
+
+
+def _codes(*functions: Any) -> Iterator[CodeType]:
+    codes: list[CodeType] = [function.__code__ for function in functions]
+    while codes:
+        code = codes.pop()
+        yield code
+        codes += [
+            each for each in code.co_consts if isinstance(each, CodeType)
+        ]  # A comprehension's, up to Python 3.11.
+
+
+_COPIERS = frozenset(_codes(models.Model.refresh_from_db, ForwardOneToOneDescriptor.get_object))
+"""Where Django copies attributes from one instance to another and reads none: there the value stays sealed."""
+
+_RAW_WRITERS = frozenset(_codes(cast(Any, models.Model)._save_table, SQLInsertCompiler.pre_save_val))
+"""Where Django writes an attribute and asks no field's ``pre_save``, as ``loaddata`` has it: the row must be known."""
 
 
 class EncryptedAttribute(DeferredAttribute):
@@ -87,8 +91,8 @@ class EncryptedAttribute(DeferredAttribute):
             raise exc.at(place).with_traceback(None)  # noqa: B904 - it is the same error
         except SynchronousOnlyOperation:
             raise SynchronousOnlyOperation(
-                f"{self.field.full_name} pk={instance.pk}: to read it takes the database, as its key was not loaded with "
-                "its row, or could not be: read it in sync_to_async(), which also says why"
+                f"{self.field.full_name} pk={instance.pk}: to read it takes the database, as its key was not loaded "
+                "with its row, or could not be: read it in sync_to_async(), which also says why"
             ) from None
         if opened.__class__ in _UNCHANGEABLE:
             instance.__dict__[name] = opened
@@ -130,3 +134,33 @@ class EncryptedAttribute(DeferredAttribute):
         if field.template is not None:
             partition = loaded_partition(field, sealed, instance) or current_partition(field, instance)
         return field.value_of(sealed.record, partition, sealed.loaded.keys)
+
+
+class RowAttribute(EncryptedAttribute):
+    """The attribute of a field whose partition the row says."""
+
+    def __get__(self, instance: models.Model | None, cls: type[models.Model] | None = None) -> Any:
+        """Return the value; what is to be written, to who writes it as it is.
+
+        Raises:
+            AsherahError, SynchronousOnlyOperation: as for every encrypted field.
+        """
+        if instance is not None and self._name in instance.__dict__:
+            caller = sys._getframe(1).f_code
+            if caller in _COPIERS:
+                return instance.__dict__[self._name]
+            if caller in _RAW_WRITERS:
+                return self._prepared(instance)
+        return super().__get__(instance, cls)
+
+    def __set__(self, instance: models.Model, value: Any) -> None:
+        """Let the instance hold ``value``."""
+        if value.__class__ is SealedValue and knows_row(instance):
+            forget(instance)
+        instance.__dict__[self._name] = value
+
+    def _prepared(self, instance: models.Model) -> Any:
+        try:
+            return self.field.prepare(instance.__dict__[self._name], instance)
+        except AsherahError as exc:
+            raise exc.at(self.field.full_name).with_traceback(None)  # noqa: B904 - it is the same error

@@ -79,7 +79,7 @@ def _yields_records(field: EncryptedField, expression: Any) -> bool:  # noqa: PL
             return _same_kind(field, expression.output_field) and _yields_all(field, expression)
         case Coalesce() | ExpressionWrapper():
             return _yields_all(field, expression)
-        case Subquery():
+        case Subquery() if field.template is None:  # What another row holds may be under another key.
             return _yields_records(field, _only_column(expression.query))
     return False
 

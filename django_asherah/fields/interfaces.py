@@ -8,12 +8,14 @@ from typing import Any, Protocol
 from django.db import models
 
 from django_asherah.fields.sealed import Keys
+from django_asherah.fields.template import PartitionTemplate
 
 
 class EncryptedField(Protocol):
     """An encrypted field, as far as others here ask about it."""
 
     allow_plaintext: bool
+    template: PartitionTemplate | None
 
     @property
     def full_name(self) -> str:

@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import Col
 from django.utils.functional import cached_property
 
-from django_asherah.fields.attribute import EncryptedAttribute
+from django_asherah.fields.attribute import EncryptedAttribute, RowAttribute
 from django_asherah.fields.column import ColumnMixin
 from django_asherah.fields.formats import FORMATS, get_placeholder, get_placeholder_sql
 from django_asherah.fields.generic import Get_co, Set_contra
@@ -72,6 +72,8 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
             raise ValueError(f"record_format {record_format!r} is none of {', '.join(FORMATS)}")
         self.partition = partition
         self.template = PartitionTemplate.find(partition)
+        if self.template is not None:
+            self.descriptor_class = RowAttribute
         self.allow_plaintext = allow_plaintext
         self.format = FORMATS[record_format]
 

@@ -66,7 +66,7 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
         @lru_cache(maxsize=4096)
         def rendered(*values: Any) -> str:
             with suppress(ValidationError):
-                return template.render([column.to_python(each) for column, each in zip(columns, values, strict=True)])
+                return template.render([_as_stored(column, each) for column, each in zip(columns, values, strict=True)])
             raise EncryptionError(f"its partition {template.text!r} needs columns whose values are none of theirs")
 
         return rendered
@@ -85,3 +85,8 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
         """The field's full name for messages, for example ``clinic.Patient.ssn``."""
         model = getattr(self, "model", None)
         return f"{model._meta.label}.{self.name}" if model else type(self).__name__
+
+
+def _as_stored(column: models.Field[Any, Any], value: Any) -> Any:
+    """Return a value as it will be read again once it is stored: a field may write something else than it is given."""
+    return None if value is None else column.to_python(column.get_prep_value(value))

@@ -22,7 +22,10 @@ _TEXTS = (
 
 _SET_BY_DELETE = frozenset({"SET_NULL", "SET_DEFAULT", "SET", "DB_SET_NULL", "DB_SET_DEFAULT"})
 
-_PASSES_ON = frozenset({models.Field.pre_save, models.DateField.pre_save, models.BooleanField.pre_save})
+_PASSES_ON = frozenset(
+    field.pre_save for field in (models.Field, models.DateField, models.DateTimeField, models.TimeField)
+)
+"""Those that change nothing, unless the field has Django set the time."""
 
 
 def check_partition(field: Any) -> list[checks.CheckMessage]:
@@ -63,7 +66,7 @@ def _about_template(field: Any) -> Iterator[tuple[str, str, str]]:
 
 def _about(field: Any, column: Any) -> Iterator[tuple[str, str, str]]:
     """Yield what is wrong with a column that a template names: an id, the problem and what to do."""
-    if not getattr(column, "concrete", False) or column.column is None:
+    if not getattr(column, "concrete", False) or column.column is None or column.many_to_many:
         yield "E120", "which is no column", _UNKNOWN
         return
     if column.model._meta.concrete_model is not field.model._meta.concrete_model:
@@ -104,12 +107,8 @@ def _about(field: Any, column: Any) -> Iterator[tuple[str, str, str]]:
 def _is_made_late(column: Any) -> bool:
     made_by_database = column.generated or getattr(column, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
     made_by_save = getattr(column, "auto_now", False) or getattr(column, "auto_now_add", False)
-    return (
-        isinstance(column, models.AutoField)
-        or made_by_database
-        or made_by_save
-        or type(column).pre_save not in _PASSES_ON
-    )
+    is_computed = type(column).pre_save not in _PASSES_ON and not hasattr(column, "record_kind")
+    return isinstance(column, models.AutoField) or made_by_database or made_by_save or is_computed
 
 
 def _is_history(column: Any) -> bool:

@@ -21,6 +21,8 @@ from django_asherah.fields.sealed import SealedValue
 Unprepared: TypeAlias = tuple[models.Model, str, Any]
 """An instance, the name of an attribute, and what the instance held under it."""
 
+_LOADED = "partition_columns"
+
 _row_fields: WeakKeyDictionary[type[models.Model], tuple[RowField, ...]] = WeakKeyDictionary()
 _columns: WeakKeyDictionary[type[models.Model], dict[str, str]] = WeakKeyDictionary()
 
@@ -124,6 +126,19 @@ def require_whole_move(instance: models.Model, names: Collection[str], alias: st
             )
 
 
+def require_same_row(field: RowField, instance: models.Model) -> None:
+    """Refuse an expression in a row that moves: the database would take a record of the partition that it leaves.
+
+    Raises:
+        FieldError: it moves.
+    """
+    if not instance._state.adding and _changed(field, instance) and _is_elsewhere(field, instance, None):
+        raise FieldError(
+            f"{field.full_name}: an expression can't be saved together with another partition {field.partition!r}: save "
+            "the one, and then the other."
+        )
+
+
 def prepare_rows(instances: Iterable[models.Model], fields: Collection[RowField]) -> list[Unprepared]:
     """Let instances hold prepared values, for what asks them and no field's ``pre_save``; return what they held.
 
@@ -134,9 +149,10 @@ def prepare_rows(instances: Iterable[models.Model], fields: Collection[RowField]
     try:
         for instance in instances:
             for field in fields:
-                value = instance.__dict__.get(field.attname)
+                name = field.attname
+                value = instance.__dict__[name] if name in instance.__dict__ else getattr(instance, name)
                 if value is not None:
-                    held.append((instance, field.attname, value))
+                    held.append((instance, name, value))
                     instance.__dict__[field.attname] = field.prepare(value, instance)
     except BaseException:
         restore_rows(held)
@@ -151,17 +167,17 @@ def restore_rows(held: Iterable[Unprepared]) -> None:
 
 
 def _loaded(instance: models.Model) -> dict[str, Any]:
-    loaded: dict[str, Any] = instance._state.__dict__.get("partition_columns", {})
+    loaded: dict[str, Any] = instance._state.__dict__.get(_LOADED, {})
     return loaded
 
 
 def _changed(field: RowField, instance: models.Model) -> list[models.Field[Any, Any]]:
     """Return the columns that may say something else than when the row was loaded."""
-    loaded, held = _loaded(instance), instance.__dict__
+    loaded, held, is_new = _loaded(instance), instance.__dict__, instance._state.adding
     return [
         column
         for column in field.partition_fields
-        if (name := column.attname) in held and (name not in loaded or held[name] != loaded[name])
+        if (name := column.attname) in held and (is_new or name not in loaded or held[name] != loaded[name])
     ]
 
 
@@ -188,19 +204,25 @@ def remember(
     for attname, name in _partition_columns(sender).items():
         if attname in held and (names is None or attname in names or name in names):
             loaded[attname] = held[attname]
-    instance._state.__dict__["partition_columns"] = loaded
+    instance._state.__dict__[_LOADED] = loaded
+
+
+def knows_row(instance: models.Model) -> bool:
+    """Tell whether an instance remembers what its row said when it was loaded."""
+    return _LOADED in instance._state.__dict__
+
+
+def forget(instance: models.Model) -> None:
+    """Let an instance know no more what its row said when it was loaded: it has been loaded again, in part perhaps."""
+    instance._state.__dict__.pop(_LOADED, None)
 
 
 def _before_save(sender: Any, instance: models.Model, raw: bool, using: str, update_fields: Any, **kwargs: Any) -> None:
-    if raw:  # No field's pre_save() is called then, so that nothing else would know the row.
-        instance._state.__dict__["unprepared"] = prepare_rows([instance], row_fields(sender))
-    elif update_fields is not None:
+    if update_fields is not None:
         require_whole_move(instance, update_fields, using)
 
 
-def _after_save(sender: Any, instance: models.Model, raw: bool, update_fields: Any, **kwargs: Any) -> None:
-    if raw:
-        restore_rows(instance._state.__dict__.pop("unprepared", ()))
+def _after_save(sender: Any, instance: models.Model, update_fields: Any, **kwargs: Any) -> None:
     remember(sender, instance, update_fields)
 
 

@@ -17,7 +17,14 @@ from django_asherah.exceptions import AsherahError, EncryptionError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import require_records
 from django_asherah.fields.pending import PendingRecord
-from django_asherah.fields.rows import current_partition, loaded_partition, may_have_moved, open_unread, settle
+from django_asherah.fields.rows import (
+    current_partition,
+    loaded_partition,
+    may_have_moved,
+    open_unread,
+    require_same_row,
+    settle,
+)
 from django_asherah.fields.sealed import PreparedValue, SealedValue
 from django_asherah.fields.sealing import SealingMixin
 from django_asherah.fields.unreadable import Unreadable
@@ -67,11 +74,15 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
             AsherahError: it was never read and the row has moved since it was loaded, but it can't be opened.
         """
         if value.__class__ is Unreadable and value.field == self and not is_new:
-            value = SealedValue(value.raw)
+            return self._as_loaded(value.raw, None, instance._state.db)
         if value.__class__ is SealedValue:
             return self._unread(value, instance, is_new=is_new)
-        partition = None if self.template is None or value is None else current_partition(self, instance)
-        return self._prepared(value, partition, is_new=is_new)
+        if self.template is None or value is None:
+            return self._prepared(value, is_new=is_new)
+        prepared = self._prepared(value, current_partition(self, instance), is_new=is_new)
+        if prepared.__class__ is not PreparedValue:
+            require_same_row(self, instance)
+        return prepared
 
     def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
         """Return the record to store, or an expression that certainly yields one.

@@ -36,15 +36,14 @@ class PartitionTemplate:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        names, literals = [], []
+        names, literals = [], [""]
         for literal, name, form, conversion in _parse(text):
-            literals.append(literal)
-            if name is None:
+            literals[-1] += literal
+            if name is None:  # A brace that is written twice ends a literal, too.
                 continue
             if not name or form or conversion:
                 raise ValueError(f"partition {text!r}: between braces stands the name of a column, and nothing else")
             names.append(name)
-        if len(literals) == len(names):
             literals.append("")
         self.names = tuple(names)
         self._literals = tuple(literals)
