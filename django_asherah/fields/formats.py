@@ -93,18 +93,10 @@ FORMATS: dict[str, RecordFormat] = {format.name: format for format in (Json(), C
 """By the name that a field's ``record_format`` has."""
 
 
-def get_placeholder(field: Any, value: Any, compiler: Any, connection: Any) -> str:
-    """Return what stands for ``value`` in a statement: MySQL takes bytes for text unless they are marked.
+def get_placeholder(value: Any, connection: Any) -> str:
+    """Return what stands for a record in a statement: MySQL takes bytes for text unless they are marked.
 
-    That a field has such a method at all also keeps PostgreSQL from inserting many rows as arrays. Records are full of
+    That a field has a method for it at all also keeps PostgreSQL from inserting many rows as arrays. Records are full of
     quotation marks and backslashes then, each of which is escaped once more: that takes twice as long.
     """
     return "_binary %s" if value.__class__ is bytes and connection.vendor == "mysql" else "%s"
-
-
-def get_placeholder_sql(field: Any, value: Any, compiler: Any, connection: Any) -> tuple[str, Any]:
-    """Return what stands for ``value`` in a statement, and its parameters, as Django 6.1 asks for them."""
-    if hasattr(value, "as_sql"):
-        sql, parameters = compiler.compile(value)
-        return sql, parameters
-    return get_placeholder(field, value, compiler, connection), (value,)

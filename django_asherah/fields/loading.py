@@ -5,7 +5,7 @@ Whoever reads an attribute later, in an event loop perhaps, needs neither the da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -84,7 +84,7 @@ class _KeyLoading(SQLCompiler):
             if getattr(field, "record_kind", None) is None:
                 continue
             is_opened = getattr(expression, "is_opened", True)
-            find: Callable[[Columns], Partitions] | None = None
+            find: _SaidByRow | None = None
             if field.template is not None:
                 alias = getattr(expression, "alias", None)
                 said_at = [places.get((alias, column)) for column in field.partition_fields]
@@ -126,6 +126,14 @@ class _SaidByRow:
             for place, convs, source in self._sources
         ]
 
+    def complain(self, columns: Columns, number: int) -> None:
+        """Raise the error of a row that says no partition.
+
+        Raises:
+            EncryptionError: what is wrong with what it says.
+        """
+        self._field.partition_of([values[number] for values in self._values(columns)])
+
     def _partition_of(self, *values: Any) -> str | None:
         with suppress(EncryptionError):
             partition: str = self._field.partition_of(values)
@@ -159,7 +167,7 @@ class _Selected:
     place: int
     field: Any
     is_opened: bool
-    find_partitions: Callable[[Columns], Partitions] | None
+    find_partitions: _SaidByRow | None
 
     def partitions(self, columns: Columns) -> Partitions:
         """Return the partition that each row says."""
@@ -178,7 +186,7 @@ class _Selected:
         """Let sealed values stand where the records do."""
         field, raw = self.field, columns[self.place]
         if self.is_opened and field.template is not None:
-            self._require(raw, partitions)
+            self._require(columns, partitions)
         if field.template is None and None not in raw:
             columns[self.place] = map(SealedValue, raw, repeat(self._loaded(keys, None)))
             return
@@ -196,11 +204,15 @@ class _Selected:
         loaded: Loaded = Loaded(keys, partition) if self.is_opened else self.field.found_with(keys, partition)
         return loaded
 
-    def _require(self, raw: Iterable[Any], partitions: Partitions) -> None:
+    def _require(self, columns: Columns, partitions: Partitions) -> None:
         if self.find_partitions is None:
             raise self.field.needs_row()
-        if any(record is not None and partition is None for record, partition in zip(raw, partitions, strict=True)):
-            raise EncryptionError(f"a row doesn't say its partition {self.field.partition!r}").at(self.field.full_name)
+        for number, (record, partition) in enumerate(zip(columns[self.place], partitions, strict=True)):
+            if record is not None and partition is None:
+                try:
+                    self.find_partitions.complain(columns, number)
+                except EncryptionError as exc:
+                    raise exc.at(self.field.full_name).with_traceback(None)  # noqa: B904 - it is the same error
 
 
 def _seal_off(columns: Columns, selected: Iterable[_Selected]) -> None:

@@ -15,12 +15,13 @@ from django.utils.functional import cached_property
 
 from django_asherah.fields.attribute import EncryptedAttribute, RowAttribute
 from django_asherah.fields.column import ColumnMixin
-from django_asherah.fields.formats import FORMATS, get_placeholder, get_placeholder_sql
+from django_asherah.fields.formats import FORMATS, get_placeholder
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import EncryptedExact, refuse_lookup
 from django_asherah.fields.loading import load_with_rows
 from django_asherah.fields.options import check_options
 from django_asherah.fields.partitions import check_partition
+from django_asherah.fields.pending import require_whole_upsert
 from django_asherah.fields.selecting import EncryptedCol
 from django_asherah.fields.template import PartitionTemplate
 
@@ -56,8 +57,6 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
     non_db_attrs = (*models.Field.non_db_attrs, "partition", "allow_plaintext")
 
     descriptor_class = EncryptedAttribute
-    get_placeholder = get_placeholder
-    get_placeholder_sql = get_placeholder_sql
 
     def __init__(
         self,
@@ -89,6 +88,22 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         if self.format.name != "json":
             kwargs["record_format"] = self.format.name
         return name, path, args, kwargs
+
+    def get_placeholder(self, value: Any, compiler: Any, connection: BaseDatabaseWrapper) -> str:
+        """Return what stands for a value in a statement.
+
+        Raises:
+            FieldError: an ``INSERT`` would leave a row that is there with a value of another partition than it says.
+        """
+        if self.template is not None:
+            require_whole_upsert(self, compiler.query)
+        return get_placeholder(value, connection)
+
+    def get_placeholder_sql(self, value: Any, compiler: Any, connection: BaseDatabaseWrapper) -> Any:
+        """Return what stands for a value in a statement, and its parameters, as Django 6.1 asks for them."""
+        if hasattr(value, "as_sql"):
+            return compiler.compile(value)
+        return self.get_placeholder(value, compiler, connection), (value,)
 
     def get_internal_type(self) -> str:
         """Return how Django is to treat the column: as text, whatever the type of its values."""

@@ -56,7 +56,7 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
             return None
         with suppress(TypeError):
             return self._rendered(*values)
-        raise EncryptionError(f"its partition {self.partition!r} needs columns whose values can't be those of columns")
+        raise EncryptionError(f"its partition {self.partition!r} needs columns whose values are none of theirs")
 
     @cached_property
     def _rendered(self) -> Callable[..., str]:

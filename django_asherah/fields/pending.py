@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.core.exceptions import FieldError
+
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.exceptions import AsherahError
+from django_asherah.fields.formats import get_placeholder
 from django_asherah.fields.rows import current_partition
 from django_asherah.fields.sealed import PreparedValue
 from django_asherah.fields.sealing import SealingMixin, load_newest_keys
@@ -39,10 +42,31 @@ class PendingRecord:
             record = field.seal_for(connection.alias, prepared.payload, prepared.partition, key)
         except AsherahError as exc:
             raise exc.at(field.full_name).with_traceback(None)  # noqa: B904 - it is the same error
-        return field.get_placeholder(record, compiler, connection), [record]  # type: ignore[attr-defined]
+        require_whole_upsert(field, compiler.query)
+        return get_placeholder(record, connection), [record]
 
     def __repr__(self) -> str:
         return "<PendingRecord>"
+
+
+def require_whole_upsert(field: Any, query: Any) -> None:
+    """Refuse an ``INSERT`` that would give a row which is there a value, or a partition, without the other.
+
+    Raises:
+        FieldError: it would.
+    """
+    updated = {each.name for each in getattr(query, "update_fields", None) or ()}
+    if field.template is None or not updated:
+        return
+    # What found the row is the same in both.
+    same = {each.name for each in query.unique_fields or ()}
+    saying = {column.name for column in field.partition_fields} - same
+    if (field.name in updated and not saying <= updated) or (field.name not in updated and saying & updated):
+        wanted = ", ".join(repr(name) for name in [*sorted(saying), field.name])
+        raise FieldError(
+            f"{field.full_name}: a row that is there would have a value of another partition {field.partition!r} than it "
+            f"says. Let update_fields have {wanted}, or none of these."
+        )
 
 
 def _keys_of(compiler: Any) -> Mapping[str, CryptoKey]:

@@ -195,14 +195,12 @@ class TestConflicts:
         assert (member.tenant, member.secret, member.spare, member.photo) == ("b", "new", None, b"new")
         assert Member.objects.get(name="free").secret == "free"
 
-    @pytest.mark.xfail(strict=True, reason="the record of the new row's tenant goes into the row of another")
     def test_values_without_their_tenant_are_refused(self) -> None:
         member = Member.objects.create(tenant="a", name="taken", **self.old)
         with refused(FieldError, r"testapp\.Member\.secret: .*'tenant'"):
             self.insert(["secret"], secret="new")
         assert Member.objects.get(pk=member.pk).secret == "old"
 
-    @pytest.mark.xfail(strict=True, reason="the row moves, and its values stay behind")
     def test_the_tenant_without_its_values_is_refused(self) -> None:
         member = Member.objects.create(tenant="a", name="taken", **self.old)
         with refused(FieldError, r"testapp\.Member\.secret: .*'secret'"):

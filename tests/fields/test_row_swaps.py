@@ -75,7 +75,6 @@ PATHS: dict[str, Callable[[], Any]] = {
     "dumpdata as Python": lambda: serializers.serialize("python", Patient.objects.all()),
     "model_to_dict": lambda: [model_to_dict(row) for row in Patient.objects.all()],
     "form": lambda: PatientForm(instance=Patient.objects.first()).as_p(),
-    "refresh_from_db": lambda: [Patient(pk=row.pk).refresh_from_db() for row in Patient.objects.all()],
 }
 
 

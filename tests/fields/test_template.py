@@ -50,7 +50,6 @@ class TestReading:
     def test_braces_that_are_meant_as_such(self, text: str, partition: str) -> None:
         assert render(text, 1) == partition
 
-    @pytest.mark.xfail(strict=True, reason="a brace that is written twice shifts what stands around the columns")
     @pytest.mark.parametrize(
         ("text", "partition"),
         [
