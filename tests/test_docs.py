@@ -87,6 +87,7 @@ def models_of_the_pages(transactional_db: None) -> Iterator[dict[str, Any]]:
 
             class Meta:
                 app_label = "testapp"
+                db_table = "testapp_patient_of_the_pages"
 
         class Visit(models.Model):
             patient = models.ForeignKey(Patient, models.CASCADE)
