@@ -327,6 +327,18 @@ def test_every_function_and_class_on_the_way_of_a_value_is_in_a_file_that_the_pa
     assert set(re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", text)) - classes == {"FieldError"}
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"^ *(?:async )?def (test_\w+)", tests, re.MULTILINE))
+    named = {
+        (name_of(page), name)
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for name in re.findall(r"`(?:[\w/]+\.py::)?(?:\w+::)?(test_\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) >= 40
+    assert {(page, name) for page, name in named if name not in defined} == set()
+
+
 BANNED = re.compile(
     r"\bin(to)? hand\b|\bmend(s|ed)?\b|\bput right\b|thousand million|\bsaid so\b|\b(he|his|him)\b|\bfor ever\b"
     r"|\bin clear\b|\bas ever\b[.,;:]|\bas everywhere\.|\b(one|once|calls?) a (key|partition|process|region|value)\b",
