@@ -44,13 +44,14 @@ def test_the_demo_shows_what_is_held_unread_and_one_clinics_record_refused_in_th
     shown = " ".join(run("demo.py").split())
     _, listed, after = shown.partition("What a list of patients holds, as nobody has read a value yet")
     unread, read, _ = after.partition("What the application sees")
-    assert listed and read
+    assert listed
+    assert read
     assert unread.count("ssn: <SealedValue>") == unread.count("record: <SealedValue>") == 2
     assert "900-" not in unread
     assert (
         "One clinic's record in the other's row Zoë Brontë-Nakamura, clinic 1 (North) "
-        "ssn: PartitionMismatchError: clinic.Patient.ssn pk=1: the record names key _IK_clinic-2_clinic_records, but this "
-        "partition's key is _IK_clinic-1_clinic_records "
+        "ssn: PartitionMismatchError: clinic.Patient.ssn pk=1: the record names key _IK_clinic-2_clinic_records, "
+        "but this partition's key is _IK_clinic-1_clinic_records "
     ) in shown
 
 

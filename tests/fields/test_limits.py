@@ -1,4 +1,4 @@
-"""What the limitations list: queries that Django gives a field no way to refuse, and saves of what was loaded before."""
+"""What the limitations list: queries that no field can refuse, and saves of what was loaded before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``docs/how-to/one-key-per-tenant.md`` and ``docs/explanation/limitations.md`` say of rows that say their partition."""
+"""What the how-to ``one-key-per-tenant.md`` and the limitations say of rows that say their partition."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_each_clinics_records_name_its_own_key(zoe: Patient, south: Clinic) -> N
 
 class TestWrites:
     def test_a_row_without_a_clinic_is_an_error_and_stores_nothing(self) -> None:
-        with pytest.raises(EncryptionError, match=r"^testapp\.Patient\.ssn: .* needs 'clinic_id', which is None: set it"):
+        with pytest.raises(
+            EncryptionError, match=r"^testapp\.Patient\.ssn: .* needs 'clinic_id', which is None: set it"
+        ):
             Patient.objects.create(ssn="900")
         assert Patient.objects.count() == 0
 
@@ -74,7 +76,9 @@ class TestReads:
         assert list(Patient.objects.values_list("ssn", "clinic")) == [("900", zoe.clinic_id)]
 
     @pytest.mark.parametrize("name", ["ssn", "scan"])
-    def test_values_of_rows_that_an_outer_join_does_not_find_are_none(self, zoe: Patient, south: Clinic, name: str) -> None:
+    def test_values_of_rows_that_an_outer_join_does_not_find_are_none(
+        self, zoe: Patient, south: Clinic, name: str
+    ) -> None:
         rows = Clinic.objects.order_by("pk").values_list("patient__clinic_id", f"patient__{name}")
         assert list(rows) == [(zoe.clinic_id, getattr(load(zoe), name)), (None, None)]
 

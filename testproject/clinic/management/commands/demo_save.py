@@ -18,7 +18,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Save them all with one statement: the keys of both clinics are made together."""
         Patient.objects.all().delete()
-        clinics = {name: Clinic.objects.get_or_create(name=name)[0] for name in CLINICS}
+        clinics = {name: Clinic._default_manager.get_or_create(name=name)[0] for name in CLINICS}
         patients = [Patient(clinic=clinics[name], **sample) for name, sample in load_samples_by_clinic()]
         Patient.objects.bulk_create(patients)
         self.stdout.write(f"Saved {len(patients)} patients of {len(clinics)} clinics.")

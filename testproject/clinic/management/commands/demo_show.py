@@ -48,7 +48,7 @@ class Command(BaseCommand):
         self.stdout.write(self.style.MIGRATE_HEADING(f"\n{title}"))
 
     def _print(self, patient: Patient, **columns: str) -> None:
-        self.stdout.write(f"  {patient.name}, clinic {patient.clinic_id} ({patient.clinic})")
+        self.stdout.write(f"  {patient.name}, clinic {patient.clinic.pk} ({patient.clinic})")
         for column, value in columns.items():
             text = textwrap.shorten(value, 300, placeholder=" …") if " " in value else value
             cut = text if len(text) <= 300 else f"{text[:300]} … ({len(text)} characters)"
