@@ -15,6 +15,7 @@ from django_asherah.exceptions import EncryptionError, PartitionMismatchError
 from django_asherah.fields import EncryptedQuerySet, EncryptedTextField
 from tests.fields.helpers import raw
 from tests.testapp.models import Clinic, Patient
+from tests.testapp.tenants import Member
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,6 +52,12 @@ class TestWrites:
         ):
             Patient.objects.create(ssn="900")
         assert Patient.objects.count() == 0
+
+    @pytest.mark.parametrize(("tenant", "reason"), [("", "which is empty"), ("x" * 250, "choose a shorter partition")])
+    def test_a_tenant_that_makes_no_key_id_is_an_error_and_stores_nothing(self, tenant: str, reason: str) -> None:
+        with pytest.raises(EncryptionError, match=rf"^testapp\.Member\.secret: .*{reason}"):
+            Member.objects.create(tenant=tenant, secret="900")
+        assert Member.objects.count() == 0
 
     def test_an_update_of_a_value_is_refused(self, zoe: Patient) -> None:
         with pytest.raises(FieldError, match=r"^testapp\.Patient\.ssn: .* no row is known\. Save instances"):
