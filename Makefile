@@ -6,7 +6,7 @@ UV := $(BIN)/uv
 .PHONY: help demo demo-aws native test test-quick lint types layers docs check lock bench fuzz clean
 
 help:
-	@echo "make demo       save and read encrypted patients on SQLite"
+	@echo "make demo       save and read encrypted patients of two clinics on SQLite"
 	@echo "make demo-aws   the same with two KMS regions, one of which is then killed"
 	@echo "make native     build the native code into .venv; takes a C compiler and OpenSSL's headers"
 	@echo "make test       run the tests on SQLite and on every database server that answers"

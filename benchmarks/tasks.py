@@ -25,7 +25,7 @@ def first_value() -> str:
     _set_up()
     from clinic.models import Patient
 
-    return str(len(Patient.objects.values_list("ssn", flat=True).order_by("pk")[0]))
+    return str(len(Patient.objects.values_list("ssn", "clinic_id").order_by("pk")[0][0]))
 
 
 def first_plain_value() -> str:
@@ -37,21 +37,22 @@ def first_plain_value() -> str:
 
 
 def fill(rows: str) -> int:
-    """Make the table hold ``rows`` patients: the first thousand sealed one by one, the others copies of them."""
+    """Make the table hold ``rows`` patients of one clinic: the first thousand sealed, the others copies of them."""
     _set_up()
-    from clinic.models import Patient
+    from clinic.models import Clinic, Patient
     from django.db import connection
 
     Patient.objects.all().delete()
-    seeds = [Patient(name=f"p{place}", ssn="x" * 100, record={"n": place}) for place in range(1000)]
+    clinic, _ = Clinic.objects.get_or_create(name="North")
+    seeds = [Patient(clinic=clinic, name=f"p{place}", ssn="x" * 100, record={"n": place}) for place in range(1000)]
     Patient.objects.bulk_create(seeds)
     have = 1000
     with connection.cursor() as cursor:
         while have < int(rows):
             more = min(have, int(rows) - have)
             cursor.execute(
-                "INSERT INTO clinic_patient (name, ssn, record) "
-                f"SELECT name, ssn, record FROM clinic_patient ORDER BY id LIMIT {more}"
+                "INSERT INTO clinic_patient (clinic_id, name, ssn, record) "
+                f"SELECT clinic_id, name, ssn, record FROM clinic_patient ORDER BY id LIMIT {more}"
             )
             have += more
     return Patient.objects.count()
@@ -60,12 +61,12 @@ def fill(rows: str) -> int:
 def rewrite_alone() -> int:
     """Decrypt, encrypt and update every value in batches, without what makes that safe: re-encryption's floor."""
     _set_up()
-    from clinic.models import Patient
+    from clinic.models import Clinic, Patient
     from django.db import connection, transaction
 
     from django_asherah.engine import get_session
 
-    session, done, after = get_session(), 0, 0
+    session, done, after = get_session(f"clinic-{Clinic.objects.get().pk}"), 0, 0
     while True:
         with connection.cursor() as cursor:
             cursor.execute("SELECT id, ssn FROM clinic_patient WHERE id > %s ORDER BY id LIMIT %s", [after, BATCH])

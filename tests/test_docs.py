@@ -87,6 +87,7 @@ def models_of_the_pages(transactional_db: None) -> Iterator[dict[str, Any]]:
 
             class Meta:
                 app_label = "testapp"
+                db_table = "testapp_patient_of_the_pages"
 
         class Visit(models.Model):
             patient = models.ForeignKey(Patient, models.CASCADE)
@@ -293,11 +294,49 @@ def test_every_command_and_each_of_its_options_are_documented() -> None:
         assert not missing, f"{name}: {missing}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", DOCS / "explanation" / "map.md"], ids=name_of)
+VALUES = DOCS / "explanation" / "values.md"
+MAPS = [ROOT / "CONTRIBUTING.md", DOCS / "explanation" / "map.md", VALUES]
+
+
+def files_named(page: Path) -> list[str]:
+    return re.findall(r"`([\w./]+/[\w./]*|\w+\.(?:py|md|json))`", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", MAPS, ids=name_of)
 def test_every_file_that_the_map_names_exists(page: Path) -> None:
-    names = re.findall(r"`([\w./]+/[\w./]*|\w+\.(?:py|md|json))`", page.read_text(encoding="utf-8"))
+    names = files_named(page)
     assert len(names) >= 20
     assert [name for name in names if not any((at / name).exists() for at in (ROOT, ROOT / "django_asherah"))] == []
+
+
+def test_the_map_leaves_out_no_file_that_a_value_goes_through() -> None:
+    named = {*files_named(DOCS / "explanation" / "map.md"), *files_named(VALUES)}
+    files = {f"fields/{file.name}" for file in (ROOT / "django_asherah" / "fields").glob("*.py")}
+    assert files - named == {f"fields/{name}.py" for name in ("generic", "interfaces", "utf8")}
+
+
+def test_every_function_and_class_on_the_way_of_a_value_is_in_a_file_that_the_page_names() -> None:
+    text = VALUES.read_text(encoding="utf-8")
+    files = [ROOT / "django_asherah" / name for name in files_named(VALUES) if name.endswith(".py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    named = set(re.findall(r"`(\w+)\(", text)) - set(dir(models.QuerySet)) - set(dir(models.Model))
+    assert len(named) >= 20
+    assert named - functions == set()
+    assert set(re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", text)) - classes == {"FieldError"}
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"^ *(?:async )?def (test_\w+)", tests, re.MULTILINE))
+    named = {
+        (name_of(page), name)
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for name in re.findall(r"`(?:[\w/]+\.py::)?(?:\w+::)?(test_\w+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) >= 40
+    assert {(page, name) for page, name in named if name not in defined} == set()
 
 
 BANNED = re.compile(

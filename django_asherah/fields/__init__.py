@@ -1,4 +1,4 @@
-"""Model fields that encrypt on save and decrypt on load."""
+"""Model fields that encrypt on save and decrypt when they are read."""
 
 from django_asherah.fields.binary import EncryptedBinaryField, EncryptedUUIDField
 from django_asherah.fields.json import EncryptedJSONField

@@ -55,6 +55,10 @@ class TestWithoutMixin:
         assert admin_client.post(url, {"name": "n", "doc": "[2]", "encoded": "[1]"}).status_code == 302
         assert opened(document, "doc") == b"[2]"
 
+    def test_the_list_opens_no_column_that_it_does_not_show(self, admin_client: Client) -> None:
+        set_raw(Document.objects.create(name="shown", doc=1), "encoded", "damaged")
+        assert "shown" in page_of(admin_client, "/mixed/testapp/document/")
+
     def test_one_row_takes_the_list_down(self, admin_client: Client) -> None:
         set_raw(Document.objects.create(doc=1), "doc", "damaged")
         with pytest.raises(InvalidRecordError):

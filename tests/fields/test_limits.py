@@ -1,4 +1,4 @@
-"""Queries that Django gives a field no way to refuse, as the limitations list them. None of them finds plaintext."""
+"""What the limitations list: queries that no field can refuse, and saves of what was loaded before."""
 
 from __future__ import annotations
 
@@ -33,3 +33,18 @@ def test_records_are_compared_and_no_two_are_equal(name: str) -> None:
         notes.create(title="x", body="x", other_body="x")
     query, expected = FOUND[name]
     assert len(list(query())) == expected
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_save_overwrites_what_was_written_since_the_load_unread_or_not(is_read: bool) -> None:
+    """As with a plain field, and as long as nobody names ``update_fields``."""
+    notes.create(title="t", body="old")
+    early, late = notes.get(), notes.get()
+    if is_read:
+        assert early.body == "old"
+    late.body = "new"
+    late.save()
+    early.save(update_fields=["title"])
+    assert notes.get().body == "new"
+    early.save()
+    assert notes.get().body == "old"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 from typing import Any
 
 import msgspec
 import pytest
+from django.db import connection
+from django.db.models import F
 
 from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row, encode_key, encode_row
@@ -17,6 +21,7 @@ from django_asherah.exceptions import (
     KMSError,
     PartitionMismatchError,
 )
+from django_asherah.fields.template import PartitionTemplate
 from django_asherah.kms.aws import AwsKMS
 from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped
 from fuzz import world as aws
@@ -24,7 +29,7 @@ from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, World
 from tests.fields.helpers import raw, set_raw
 from tests.kms.conftest import Kit, kit  # noqa: F401 - a fixture
 from tests.leaks.search import holds
-from tests.testapp.models import Document, Note, Tenancy
+from tests.testapp.models import Clinic, Document, Note, Patient, Tenancy
 
 SECRET = "the very secret text"
 
@@ -98,8 +103,60 @@ def test_records_of_one_partition_can_be_swapped_between_rows_and_columns() -> N
 def test_a_record_of_another_partition_is_refused() -> None:
     row = Tenancy.objects.create(left="left", right="right")
     set_raw(row, "right", raw(row, "left"))
+    row.refresh_from_db()
     with pytest.raises(PartitionMismatchError, match=r"testapp\.Tenancy\.right"):
-        row.refresh_from_db()
+        _ = row.right
+
+
+def patients_of_two_clinics() -> tuple[Patient, Patient]:
+    first, second = (Clinic.objects.create(name=name) for name in ("North", "South"))
+    return (
+        Patient.objects.create(clinic=first, ssn="mine", history={"mine": 1}, scan=b"mine"),
+        Patient.objects.create(clinic=second, ssn="theirs", history={"theirs": 1}, scan=b"theirs"),
+    )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["ssn", "history", "scan"])
+def test_a_record_of_another_tenant_never_opens_whoever_put_it_there(name: str) -> None:
+    mine, theirs = patients_of_two_clinics()
+    set_raw(mine, name, raw(theirs, name))
+    reads = [
+        lambda: getattr(Patient.objects.get(pk=mine.pk), name),
+        lambda: list(Patient.objects.filter(pk=mine.pk).values("clinic", name)),
+        lambda: Patient.objects.annotate(copy=F(name)).get(pk=mine.pk),
+        lambda: getattr(Patient.objects.raw("SELECT * FROM testapp_patient WHERE id = %s", [mine.pk])[0], name),
+    ]
+    for read in reads:
+        with pytest.raises(PartitionMismatchError, match=rf"^testapp\.Patient\.{name}"):
+            read()
+
+
+@pytest.mark.django_db
+def test_a_row_that_is_given_to_another_tenant_does_not_open_there() -> None:
+    mine, theirs = patients_of_two_clinics()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE testapp_patient SET clinic_id = %s WHERE id = %s", [mine.clinic_id, theirs.pk])
+    stolen = Patient.objects.get(pk=theirs.pk)
+    for name in ("ssn", "history", "scan"):
+        with pytest.raises(PartitionMismatchError):
+            getattr(stolen, name)
+
+
+@pytest.mark.django_db
+def test_records_of_one_tenant_can_be_swapped_between_their_rows() -> None:
+    mine, _ = patients_of_two_clinics()
+    other = Patient.objects.create(clinic=mine.clinic, ssn="the other's")
+    set_raw(mine, "ssn", raw(other, "ssn"))
+    assert Patient.objects.get(pk=mine.pk).ssn == "the other's"
+
+
+def test_no_two_tenants_have_one_partition_whatever_their_names() -> None:
+    template = PartitionTemplate("t-{a}:{b}")
+    parts = ["a", "A", "a_b", "a:b", "a%5Fb", "%5F", "_", ":", "a\u0300", "\u00e0", " ", "\x00", "{a}", "-", "."]
+    partitions = {template.render([a, b]) for a in parts for b in parts}
+    assert len(partitions) == len(parts) ** 2
+    assert not [each for each in partitions if not re.fullmatch(r"t-[A-Za-z0-9.%-]+:[A-Za-z0-9.%-]+", each)]
 
 
 @pytest.mark.django_db
@@ -109,8 +166,9 @@ def test_a_renamed_record_of_another_partition_does_not_open() -> None:
     parent = decode_row(raw(row, "right")).key.parent_key_meta
     forged = msgspec.structs.replace(record, key=msgspec.structs.replace(record.key, parent_key_meta=parent))
     set_raw(row, "right", encode_row(forged))
+    row.refresh_from_db()
     with pytest.raises(DecryptionError, match="sealed under another key, or tampered with"):
-        row.refresh_from_db()
+        _ = row.right
 
 
 @pytest.mark.django_db
@@ -131,8 +189,9 @@ def test_a_value_can_be_deleted_but_not_made_up() -> None:
     assert note.body is None
     for made_up in ("admin", '{"is_admin": true}', ""):
         set_raw(note, "body", made_up)
+        note.refresh_from_db()
         with pytest.raises(DecryptionError):
-            note.refresh_from_db()
+            _ = note.body
 
 
 @pytest.mark.django_db
@@ -307,3 +366,17 @@ def test_a_tenant_who_chooses_his_partitions_name_can_not_make_it_anothers(world
     """Ids join their parts with ``_``: of one service and product, two partitions still never share an id."""
     ids = {world.factory.get_session(name).partition.intermediate_key_id for name in ("a", "a_svc", "a_svc_prod", "A")}
     assert len(ids) == 4
+
+
+# Who reads logs, error pages and caches.
+
+
+@pytest.mark.django_db
+def test_a_pickle_of_an_instance_holds_what_was_read_and_records_of_the_rest() -> None:
+    Note.objects.create(body=SECRET, other_body="the other secret")
+    note = Note.objects.get()
+    assert holds(pickle.dumps(note), SECRET.encode()) == []
+    assert note.body == SECRET
+    assert holds(pickle.dumps(note), SECRET.encode()) != []
+    assert holds(pickle.dumps(note), b"the other secret") == []
+    assert holds(pickle.dumps(Note(body=SECRET)), SECRET.encode()) != []
