@@ -96,7 +96,7 @@ FORMATS: dict[str, RecordFormat] = {format.name: format for format in (Json(), C
 def get_placeholder(value: Any, connection: Any) -> str:
     """Return what stands for a record in a statement: MySQL takes bytes for text unless they are marked.
 
-    That a field has a method for it at all also keeps PostgreSQL from inserting many rows as arrays. Records are full of
-    quotation marks and backslashes then, each of which is escaped once more: that takes twice as long.
+    That a field has a method for it at all also keeps PostgreSQL from inserting many rows as arrays. Records are full
+    of quotation marks and backslashes then, each of which is escaped once more: that takes twice as long.
     """
     return "_binary %s" if value.__class__ is bytes and connection.vendor == "mysql" else "%s"

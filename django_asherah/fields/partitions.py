@@ -38,7 +38,9 @@ def check_partition(field: Any) -> list[checks.CheckMessage]:
             column = field.model._meta.get_field(name)
         except FieldDoesNotExist:
             found.append(
-                _error(field, "E120", f"names {name!r}, which is no column of {field.model._meta.label}", _UNKNOWN)
+                _error(
+                    field, "asherah.E120", f"names {name!r}, which is no column of {field.model._meta.label}", _UNKNOWN
+                )
             )
             continue
         found += [_error(field, id, f"names {name!r}, {problem}", hint) for id, problem, hint in _about(field, column)]
@@ -55,10 +57,14 @@ _UNKNOWN = (
 
 def _about_template(field: Any) -> Iterator[tuple[str, str, str]]:
     if not field.template.names:
-        yield "E120", "names no column", "Write a brace that is meant as such twice, or name a column between braces."
+        yield (
+            "asherah.E120",
+            "names no column",
+            "Write a brace that is meant as such twice, or name a column between braces.",
+        )
     if field.template.is_ambiguous:
         yield (
-            "E126",
+            "asherah.E126",
             "could be the same for two rows whose columns differ",
             "Put a character between the columns that no value can hold, such as ':' in 'clinic-{clinic_id}:{ward}'.",
         )
@@ -67,38 +73,38 @@ def _about_template(field: Any) -> Iterator[tuple[str, str, str]]:
 def _about(field: Any, column: Any) -> Iterator[tuple[str, str, str]]:
     """Yield what is wrong with a column that a template names: an id, the problem and what to do."""
     if not getattr(column, "concrete", False) or column.column is None or column.many_to_many:
-        yield "E120", "which is no column", _UNKNOWN
+        yield "asherah.E120", "which is no column", _UNKNOWN
         return
     if column.model._meta.concrete_model is not field.model._meta.concrete_model:
         yield (
-            "E127",
+            "asherah.E127",
             "which is in another table, and can change there alone",
             "Keep the column in this field's own table.",
         )
     if column.null and not _is_history(column):
-        yield "E121", "which may be NULL", "Let it be null=False: every row needs a partition."
+        yield "asherah.E121", "which may be NULL", "Let it be null=False: every row needs a partition."
     if _is_made_late(column):
         yield (
-            "E122",
+            "asherah.E122",
             "which the database makes, or Django when the row is saved",
             "Name a column whose value is known before that, such as UUIDField(default=uuid.uuid4).",
         )
     target = _target(column)
     if isinstance(target, models.DateTimeField) or not isinstance(target, _TEXTS) or getattr(target, "format", None):
         yield (
-            "E123",
+            "asherah.E123",
             f"and a {type(target).__name__} can't say a partition",
             "Name a column of integers, strings, UUIDs, dates or truth values that is not encrypted.",
         )
     elif _ignores_case(target):
         yield (
-            "E124",
+            "asherah.E124",
             "whose collation ignores case, so that one tenant could have two keys",
             "Give the column a collation that tells upper from lower case, or name another one.",
         )
     if _on_delete(column) in _SET_BY_DELETE:
         yield (
-            "E125",
+            "asherah.E125",
             "which changes when the row that it points to is deleted, with no value being sealed anew",
             "Let on_delete be PROTECT, RESTRICT or CASCADE.",
         )
@@ -134,7 +140,7 @@ def _ignores_case(column: Any) -> bool:
 
 
 def _error(field: Any, id: str, problem: str, hint: str) -> checks.CheckMessage:
-    return checks.Error(f"The partition {field.partition!r} {problem}.", hint=hint, obj=field, id=f"asherah.{id}")
+    return checks.Error(f"The partition {field.partition!r} {problem}.", hint=hint, obj=field, id=id)
 
 
 def _cascade(field: Any, name: str) -> checks.CheckMessage:

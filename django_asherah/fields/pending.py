@@ -64,8 +64,8 @@ def require_whole_upsert(field: Any, query: Any) -> None:
     if (field.name in updated and not saying <= updated) or (field.name not in updated and saying & updated):
         wanted = ", ".join(repr(name) for name in [*sorted(saying), field.name])
         raise FieldError(
-            f"{field.full_name}: a row that is there would have a value of another partition {field.partition!r} than it "
-            f"says. Let update_fields have {wanted}, or none of these."
+            f"{field.full_name}: a row that is there would have a value of another partition {field.partition!r} than "
+            f"it says. Let update_fields have {wanted}, or none of these."
         )
 
 

@@ -134,8 +134,8 @@ def require_same_row(field: RowField, instance: models.Model) -> None:
     """
     if not instance._state.adding and _changed(field, instance) and _is_elsewhere(field, instance, None):
         raise FieldError(
-            f"{field.full_name}: an expression can't be saved together with another partition {field.partition!r}: save "
-            "the one, and then the other."
+            f"{field.full_name}: an expression can't be saved together with another partition {field.partition!r}: "
+            "save the one, and then the other."
         )
 
 

@@ -85,7 +85,7 @@ def _check_regions(context: Context, report: KeyReport) -> None:
 
 
 def _verify_key(context: Context, key: KeyInfo, report: KeyReport, unopened: set[KeyMeta]) -> None:
-    """Verify one key. ``unopened`` are system keys that no KMS unwraps: it is asked once for all their keys."""
+    """Verify one key; ``unopened`` are system keys that no KMS unwraps, which is asked once for all their keys."""
     report.problems.add_all((str(key.meta), problem) for problem in key.problems)
     try:
         if key.kind is KeyKind.SYSTEM:
