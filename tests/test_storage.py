@@ -543,7 +543,7 @@ class TestPartitionOfAName:
             ("", "a partition must not be empty"),
             ("a\0b", "a partition must not hold NUL"),
             ("\ud800", "a partition must not hold NUL or lone surrogates"),
-            ("x" * 256, "partition of 256 characters makes a key id of 272 characters"),
+            ("x" * 256, "partition 'x+…' of 256 characters makes a key id of 272 characters"),
         ],
     )
     def test_what_is_no_partition_is_an_error_and_stores_nothing(

@@ -46,6 +46,15 @@ asherah.E107           a constraint uses an encrypted field for more than whethe
 asherah.E108           an index names an encrypted field
 asherah.E109           ``unique_for_date``, ``unique_for_month`` or ``unique_for_year`` with an encrypted field
 asherah.E110           a ``GeneratedField`` is computed from an encrypted field
+asherah.E120           a partition template names no column of the model
+asherah.E121           a partition template names a column that may be NULL
+asherah.E122           a partition template names a column whose value is made by the database or by the save
+asherah.E123           a partition template names a column whose values have no one text
+asherah.E124           a partition template names a column whose collation ignores case
+asherah.E125           a partition template names a foreign key that changes when its target is deleted
+asherah.E126           a partition template could make one partition of different rows
+asherah.E127           a partition template names a column of another table
+asherah.W128           a partition template names a foreign key whose rows the database deletes
 asherah.E111           ``ModelAdmin.search_fields`` names an encrypted field
 asherah.E112           ``ModelAdmin.list_filter`` names an encrypted field
 asherah.E113           ``ordering`` of a ``ModelAdmin`` or of an inline names an encrypted field

@@ -65,7 +65,7 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
         # Values that are equal have the same text, as each column makes them its own type first.
         @lru_cache(maxsize=4096)
         def rendered(*values: Any) -> str:
-            with suppress(ValidationError):
+            with suppress(ValidationError, ValueError, TypeError):
                 return template.render([_as_stored(column, each) for column, each in zip(columns, values, strict=True)])
             raise EncryptionError(f"its partition {template.text!r} needs columns whose values are none of theirs")
 
