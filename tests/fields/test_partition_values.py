@@ -220,3 +220,11 @@ def test_a_tenant_that_is_no_number_but_looks_like_one(north: Clinic) -> None:
     assert [(row.tenant, row.secret) for row in found] == [
         ("7", "7"), ("7", "7"), ("07", "07"), ("True", "True"), ("1.5", "1.5"),
     ]  # fmt: skip
+
+
+@pytest.mark.xfail(strict=True, reason="1, True and 1.0 are one key of the cache of partitions, and three texts")
+def test_equal_values_of_which_a_text_column_makes_different_texts() -> None:
+    for n, tenant in enumerate((1, True, 1.0)):
+        Member.objects.create(tenant=tenant, name=str(n), secret=str(tenant))
+    found = Member.objects.order_by("name")
+    assert [(row.tenant, row.secret) for row in found] == [("1", "1"), ("True", "True"), ("1.0", "1.0")]
