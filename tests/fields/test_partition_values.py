@@ -141,11 +141,18 @@ class TestRefused:
                 loaded.save()
         assert [(row.tenant, row.secret) for row in Member.objects.all()] == [("a", "s")]
 
+    @pytest.mark.xfail(strict=True, reason="the ValueError of a column's get_prep_value() is not made one of ours")
+    @pytest.mark.parametrize("value", ["x", "", "900-12"])
+    def test_a_text_that_is_no_number(self, value: str) -> None:
+        field: Any = Patient._meta.get_field("ssn")
+        with refused(EncryptionError, "^its partition .* needs columns whose values are none of theirs$"):
+            field.partition_of([value])
+
     @pytest.mark.parametrize("value", ["x", "", [], object(), 2**2000])
     @pytest.mark.parametrize("field", [Patient._meta.get_field("ssn"), Account._meta.get_field("secret")], ids=str)
     def test_a_value_that_is_none_of_its_column(self, field: Any, value: Any) -> None:
-        if isinstance(value, int) and field.model is Patient:
-            return  # An integer all the same; that it is too long is the key id's error.
+        if isinstance(value, int | str) and field.model is Patient:
+            return  # An integer all the same, whose length is the key id's error; of a text see above.
         with refused(EncryptionError, "^its partition .* needs columns whose values are none of theirs$"):
             field.partition_of([value])
         row = field.model(**{field.partition_fields[0].attname: value})
@@ -213,3 +220,11 @@ def test_a_tenant_that_is_no_number_but_looks_like_one(north: Clinic) -> None:
     assert [(row.tenant, row.secret) for row in found] == [
         ("7", "7"), ("7", "7"), ("07", "07"), ("True", "True"), ("1.5", "1.5"),
     ]  # fmt: skip
+
+
+@pytest.mark.xfail(strict=True, reason="1, True and 1.0 are one key of the cache of partitions, and three texts")
+def test_equal_values_of_which_a_text_column_makes_different_texts() -> None:
+    for n, tenant in enumerate((1, True, 1.0)):
+        Member.objects.create(tenant=tenant, name=str(n), secret=str(tenant))
+    found = Member.objects.order_by("name")
+    assert [(row.tenant, row.secret) for row in found] == [("1", "1"), ("True", "True"), ("1.0", "1.0")]
