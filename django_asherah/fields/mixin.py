@@ -22,6 +22,7 @@ from django_asherah.fields.loading import load_with_rows
 from django_asherah.fields.options import check_options
 from django_asherah.fields.partitions import check_partition
 from django_asherah.fields.pending import require_whole_upsert
+from django_asherah.fields.rows import watch
 from django_asherah.fields.selecting import EncryptedCol
 from django_asherah.fields.template import PartitionTemplate
 
@@ -75,6 +76,12 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
             self.descriptor_class = RowAttribute
         self.allow_plaintext = allow_plaintext
         self.format = FORMATS[record_format]
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, **kwargs: Any) -> None:  # type: ignore[override]
+        """Become a field of a model, also of one that was there before."""
+        super().contribute_to_class(cls, name, **kwargs)
+        if cls._meta.apps.all_models[cls._meta.app_label].get(str(cls._meta.model_name)) is cls:
+            watch(cls)
 
     def deconstruct(self) -> Any:
         """Return what recreates the field; never a secret."""

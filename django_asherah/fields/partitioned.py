@@ -62,8 +62,8 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
     def _rendered(self) -> Callable[..., str]:
         template, columns = cast(PartitionTemplate, self.template), self.partition_fields
 
-        # Values that are equal have the same text, as each column makes them its own type first.
-        @lru_cache(maxsize=4096)
+        # Typed, as 1 and True are equal, and a column of text makes two texts of them.
+        @lru_cache(maxsize=4096, typed=True)
         def rendered(*values: Any) -> str:
             with suppress(ValidationError, ValueError, TypeError):
                 return template.render([_as_stored(column, each) for column, each in zip(columns, values, strict=True)])

@@ -8,8 +8,7 @@ the row as it was loaded, and seals under that of the row as it is. So an instan
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import Any, TypeAlias, cast
 
 from django.core.exceptions import FieldError
 from django.db import models
@@ -22,27 +21,29 @@ Unprepared: TypeAlias = tuple[models.Model, str, Any]
 """An instance, the name of an attribute, and what the instance held under it."""
 
 _LOADED = "partition_columns"
-
-_row_fields: WeakKeyDictionary[type[models.Model], tuple[RowField, ...]] = WeakKeyDictionary()
-_columns: WeakKeyDictionary[type[models.Model], dict[str, str]] = WeakKeyDictionary()
+_FIELDS, _COLUMNS = "_encrypted_row_fields", "_encrypted_row_columns"
 
 
 def row_fields(model: type[models.Model]) -> tuple[RowField, ...]:
     """Return the encrypted fields of a model whose partition the row says, inherited ones included."""
+    kept = model._meta.__dict__  # There it goes when the model does.
     try:
-        return _row_fields[model]
+        return cast(tuple[RowField, ...], kept[_FIELDS])
     except KeyError:
         fields: Any = model._meta.concrete_fields
-        return _row_fields.setdefault(model, tuple(field for field in fields if getattr(field, "template", None)))
+        kept[_FIELDS] = tuple(field for field in fields if getattr(field, "template", None))
+        return cast(tuple[RowField, ...], kept[_FIELDS])
 
 
 def _partition_columns(model: type[models.Model]) -> dict[str, str]:
     """Return the columns that say partitions: each field's name by its ``attname``."""
+    kept = model._meta.__dict__
     try:
-        return _columns[model]
+        return cast(dict[str, str], kept[_COLUMNS])
     except KeyError:
         columns = [column for field in row_fields(model) for column in field.partition_fields]
-        return _columns.setdefault(model, {column.attname: column.name for column in columns})
+        kept[_COLUMNS] = {column.attname: column.name for column in columns}
+        return cast(dict[str, str], kept[_COLUMNS])
 
 
 def current_partition(field: RowField, instance: models.Model) -> str | None:
@@ -228,6 +229,8 @@ def _after_save(sender: Any, instance: models.Model, update_fields: Any, **kwarg
 
 def watch(sender: Any, **kwargs: Any) -> None:
     """Let the instances of a model remember their row, if it has encrypted fields whose partition the row says."""
+    sender._meta.__dict__.pop(_FIELDS, None)
+    sender._meta.__dict__.pop(_COLUMNS, None)
     if not sender._meta.abstract and row_fields(sender):
         post_init.connect(remember, sender=sender)
         pre_save.connect(_before_save, sender=sender)
