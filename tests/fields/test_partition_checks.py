@@ -232,3 +232,9 @@ def test_each_fault_of_each_column_is_told() -> None:
 
 def test_a_column_that_stores_something_else_says_what_it_stores() -> None:
     assert ids(column=Lowered(max_length=9)) == []
+
+
+@pytest.mark.parametrize("collation", ["nocase", "utf8mb4_general_ci", "utf8mb4_0900_as_ci"])
+def test_a_collation_that_ignores_case(collation: str) -> None:
+    assert ids(column=models.CharField(max_length=9, db_collation=collation)) == ["asherah.E124"]
+    assert ids(column=models.CharField(max_length=9, db_collation="utf8mb4_bin")) == []
