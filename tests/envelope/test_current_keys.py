@@ -63,7 +63,7 @@ class TestMade:
         world = World(cache_size=4)
         assert metas(world.factory) == NEW
         assert len(world.factory.intermediate_keys) == 4
-        assert len(world.factory.sessions) == 0
+        assert len(world.factory.sessions) == 4
 
     def test_more_than_a_thousand_are_made_a_thousand_at_a_time(self, world: World) -> None:
         assert len(world.factory.current_keys(f"p{number}" for number in range(2_001))) == 2_001
