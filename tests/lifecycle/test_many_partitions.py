@@ -65,6 +65,7 @@ WORKS: dict[str, Callable[[Run], Any]] = {
     "status": lambda run: run("asherah_status", "--offset", "500"),
     "verify": lambda run: run("asherah_verify"),
     "rewrap": lambda run: run("asherah_rewrap"),
+    "revoke, tried": lambda run: run("asherah_revoke", SK_ID, "--latest", "--dry-run"),
     "rotate, tried": lambda run: run("asherah_rotate", "--dry-run"),
     "rotate": lambda run: run("asherah_rotate"),
     "rotate what is due": lambda run: run("asherah_rotate", "--expired"),
@@ -110,7 +111,7 @@ class TestQueries:
             work()
         return len(queries)
 
-    @pytest.mark.parametrize("name", ["status", "verify", "rotate, tried", "rotate"])
+    @pytest.mark.parametrize("name", ["status", "verify", "revoke, tried", "rotate, tried", "rotate"])
     def test_nine_hundred_keys_more_cost_a_few_queries_more(self, run: Run, name: str) -> None:
         make_keys(0, 100)
         few = self.queries_of(lambda: WORKS[name](run))
@@ -152,6 +153,15 @@ class TestListed:
             parent.created
             == max(EncryptionKey.objects.filter(key_id=SK_ID).values_list("created", flat=True)).timestamp()
         )
+
+    def test_revoked(self, many: int, run: Run) -> None:
+        document = run("asherah_revoke", SK_ID, "--latest", "--dry-run")
+        assert document["summary"]["partitions"] == many
+        listed = document["items"][0]["partitions"]
+        assert len(listed) == MOST_LISTED
+        assert listed == sorted(listed)
+        text, _ = run.text("asherah_revoke", SK_ID, "--latest")
+        assert f"{listed[-1]} and 50 more." in text
 
     def test_unreadable(self, many: int, run: Run) -> None:
         execute("default", "UPDATE encryption_key SET key_record = '{}' WHERE id LIKE '_IK%%'", [])
