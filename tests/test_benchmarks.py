@@ -114,6 +114,12 @@ def test_the_keys_of_a_thousand_partitions_are_loaded_with_four_queries(database
     assert found["decrypt, keys loaded together"] < found["decrypt, keys to be loaded"]
 
 
+@pytest.mark.parametrize("database", RESULTS["new partitions"])
+def test_the_keys_of_ten_thousand_new_partitions_take_at_most_a_tenth_of_one_by_one(database: str) -> None:
+    found = RESULTS["new partitions"][database]
+    assert found["together"] <= 0.1 * found["one by one"]
+
+
 def test_the_app_adds_little_to_the_start_of_a_process() -> None:
     found = RESULTS["start"]["static KMS"]
     assert found["first encrypted value"] <= 1.1 * found["first plain value"]

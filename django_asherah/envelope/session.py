@@ -262,7 +262,8 @@ class SessionFactory:
         """
         session = self.sessions.get(partition_id)
         if session is None:
-            session = self._session_type(self._partition(partition_id), self.intermediate_keys, self.clock)
+            partition = Partition(partition_id, self.service, self.product, self.key_suffix)
+            session = self._session_type(partition, self.intermediate_keys, self.clock)
             if len(self.sessions) < self._most_sessions:
                 self.sessions[partition_id] = session
         return session
@@ -284,12 +285,10 @@ class SessionFactory:
             EncryptionError: a partition can't be part of a key id; nothing was made.
             KMSError, MetastoreError: a key is not cached, and can't be loaded or made.
         """
-        key_ids = {name: self._partition(name).intermediate_key_id for name in dict.fromkeys(partition_ids)}
+        sessions = {name: self.get_session(name) for name in dict.fromkeys(partition_ids)}
+        key_ids = {name: session.partition.intermediate_key_id for name, session in sessions.items()}
         keys = self.intermediate_keys.current_many(key_ids.values())
         return {name: keys[key_id] for name, key_id in key_ids.items()}
-
-    def _partition(self, partition_id: str) -> Partition:
-        return Partition(partition_id, self.service, self.product, self.key_suffix)
 
     def clear(self) -> None:
         """Forget every opened key; the next use loads it again."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 import msgspec
 
@@ -11,6 +13,7 @@ from django_asherah.envelope.partition import KeyKind
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import KeyNotFoundError, MetastoreError
 from django_asherah.lifecycle.context import Context, get_context
+from django_asherah.lifecycle.first import FirstOf
 from django_asherah.lifecycle.keys import KeyInfo, keys_of_id
 
 _ATTEMPTS = 10
@@ -23,12 +26,12 @@ class RevocationReport:
     Attributes:
         meta: the key.
         changed: False if it was revoked before.
-        partitions: those whose new writes get another key.
+        partitions: those whose new writes get another key: a thousand of them, and how many there are.
     """
 
     meta: KeyMeta
     changed: bool
-    partitions: list[str]
+    partitions: FirstOf[str]
 
 
 def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) -> RevocationReport:
@@ -79,9 +82,13 @@ def _set_revoked(context: Context, meta: KeyMeta) -> bool:
     raise MetastoreError(f"key {meta} could not be revoked: others keep changing its record")
 
 
-def _affected_partitions(context: Context, key: KeyInfo) -> list[str]:
+def _affected_partitions(context: Context, key: KeyInfo) -> FirstOf[str]:
+    found: FirstOf[str] = FirstOf()
     if key.kind is KeyKind.INTERMEDIATE:
-        return [key.partition] if key.partition is not None else []
-    children = context.table.children(key.meta)
-    partitions = (context.partition_of(row.key_id, key.meta) for row in children)
-    return sorted({partition for partition in partitions if partition is not None})
+        partitions: Iterable[str | None] = [key.partition]
+    else:
+        ids = (key_id for key_id, _ in groupby(context.table.children(key.meta), key=lambda row: row.key_id))
+        partitions = (context.partition_of(key_id, key.meta) for key_id in ids)
+    found.add_all(partition for partition in partitions if partition is not None)
+    found.sort()
+    return found

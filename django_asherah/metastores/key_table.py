@@ -74,7 +74,7 @@ class FindsKeys(Protocol):
         """Return one key's row."""
 
     def children(self, parent: KeyMeta) -> Iterable[KeyRow]:
-        """Return every row that names ``parent`` as its parent, and perhaps some more."""
+        """Return every row that names ``parent`` as its parent, and perhaps some more: those of one id together."""
 
     def count(self) -> int:
         """Return the number of rows."""

@@ -121,7 +121,10 @@ def test_a_listener_that_encrypts_does_not_wait_for_itself() -> None:
 
 def _child(factory: SessionFactory, text: str, queue: Any) -> None:
     session = factory.get_session("p")
-    queue.put((session.decrypt(text), session.encrypt(b"from the child")))
+    (meta,) = factory.load_keys([decode_row(text).key.parent_key_meta, KeyMeta("_IK_lost_svc_prod", START)])
+    keys = factory.current_keys(["q", "p"])
+    assert [key.meta.key_id for key in keys.values()] == ["_IK_q_svc_prod", meta.key_id]
+    queue.put((session.decrypt(text), session.encrypt(b"from the child", keys["p"])))
 
 
 @pytest.mark.slow
@@ -136,6 +139,9 @@ def test_a_child_after_a_fork_encrypts_and_decrypts_while_the_parent_holds_every
     def hold_locks() -> None:
         caches = [world.factory.intermediate_keys.cache, world.factory.system_keys.cache]
         locks = [caches[0].loading(IK_ID), caches[1].loading(SK_ID), caches[0]._guard, caches[1]._guard]
+        locks += [
+            ring._unavailable._lock._lock for ring in (world.factory.intermediate_keys, world.factory.system_keys)
+        ]
         for lock in locks:
             lock.acquire()
         locked.set()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,6 +30,24 @@ def metas(factory: SessionFactory, partitions: Sequence[str] = PARTITIONS) -> di
 
 
 NEW = {name: meta_of(name) for name in PARTITIONS}
+
+
+def at_once(works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run each in a thread of its own, all from the same moment on; return what they return. Fails if they hang."""
+    barrier, results = threading.Barrier(len(works)), [None] * len(works)
+
+    def run(number: int) -> None:
+        barrier.wait(30)
+        results[number] = works[number]()
+
+    # Daemons: threads that wait for each other would keep the test run from ending.
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads), "they wait for each other"
+    return results
 
 
 class TestMade:
@@ -63,7 +81,7 @@ class TestMade:
         world = World(cache_size=4)
         assert metas(world.factory) == NEW
         assert len(world.factory.intermediate_keys) == 4
-        assert len(world.factory.sessions) == 0
+        assert len(world.factory.sessions) == 4
 
     def test_more_than_a_thousand_are_made_a_thousand_at_a_time(self, world: World) -> None:
         assert len(world.factory.current_keys(f"p{number}" for number in range(2_001))) == 2_001
@@ -191,14 +209,7 @@ class TestRaces:
     def test_threads_that_want_the_same_partitions_in_any_order_make_each_once(self, world: World) -> None:
         names = [f"p{number}" for number in range(1_500)]  # More than are locked at once.
         orders = [names, names[::-1], names[700:] + names[:700], names[::2] + names[1::2]] * 4
-        barrier = threading.Barrier(len(orders))
-
-        def work(order: list[str]) -> dict[str, Any]:
-            barrier.wait(30)
-            return world.factory.current_keys(order)
-
-        with ThreadPoolExecutor(len(orders)) as pool:
-            results = [each.result(60) for each in [pool.submit(work, order) for order in orders]]
+        results = at_once([partial(world.factory.current_keys, order) for order in orders])
         assert {tuple(sorted((name, key.meta) for name, key in result.items())) for result in results} == {
             tuple(sorted((name, meta_of(name)) for name in names))
         }
@@ -209,18 +220,15 @@ class TestRaces:
         keys = world.factory.current_keys(PARTITIONS)
         loaded = [key.meta for key in keys.values()]
         cold = world.new_process()
-        barrier = threading.Barrier(12)
 
         def work(number: int) -> int:
-            barrier.wait(30)
             if number % 3 == 0:
                 return len(cold.load_keys(loaded[::-1]))
             if number % 3 == 1:
                 return len(cold.current_keys(PARTITIONS))
             return len([cold.get_session(name).newest_key() for name in PARTITIONS[number:] + PARTITIONS[:number]])
 
-        with ThreadPoolExecutor(12) as pool:
-            assert [each.result(60) for each in [pool.submit(work, number) for number in range(12)]] == [20] * 12
+        assert at_once([partial(work, number) for number in range(12)]) == [20] * 12
 
     def test_a_listener_that_encrypts_in_one_of_them_does_not_wait_for_itself(self, world: World) -> None:
         heard: list[Any] = []

@@ -36,15 +36,16 @@ class Command(AsherahCommand):
             raise CommandError("Give either the key's creation time or --latest.", returncode=USAGE)
         preview = revoke(key_id, created, dry_run=True)
         if not options["dry_run"] and preview.changed and options["interactive"] and sys.stdin.isatty():
-            self._confirm(f"Revoke {preview.meta}, the key of {len(preview.partitions)} partitions? [y/N] ")
+            self._confirm(f"Revoke {preview.meta}, the key of {preview.partitions.total} partitions? [y/N] ")
         report = preview if options["dry_run"] else revoke(key_id, preview.meta.created)
-        outcome.summary = {"revoked": report.changed, "partitions": len(report.partitions)}
+        outcome.summary = {"revoked": report.changed, "partitions": report.partitions.total}
         outcome.items = [
             {"key_id": report.meta.key_id, "created": report.meta.created, "partitions": report.partitions}
         ]
         verb = "Would revoke" if options["dry_run"] else "Revoked"
         outcome.say(f"{verb} {report.meta}." if report.changed else f"{report.meta} was revoked already.")
-        outcome.say(f"Partitions affected: {', '.join(report.partitions) or 'none'}.")
+        more = f" and {report.partitions.unlisted} more" if report.partitions.unlisted else ""
+        outcome.say(f"Partitions affected: {', '.join(report.partitions) or 'none'}{more}.")
         outcome.say("New keys are made automatically; to make them now, run: manage.py asherah_rotate --expired")
         outcome.say("To move data off the revoked key, run: manage.py asherah_reencrypt")
 
