@@ -25,19 +25,17 @@ from django_asherah.guard import allowed_partitions
 
 _keeping = ForkSafeLock()
 
-
 _UNCHANGEABLE = frozenset({str, int, float, bytes, bool, Decimal, date, datetime, time, timedelta, UUID})
 """Of such values it does not matter that two threads that read one instance have each its own."""
 
 
 def _codes(*functions: Any) -> Iterator[CodeType]:
+    """Yield the code of functions, and of the comprehensions in them, which have their own up to Python 3.11."""
     codes: list[CodeType] = [function.__code__ for function in functions]
     while codes:
         code = codes.pop()
         yield code
-        codes += [
-            each for each in code.co_consts if isinstance(each, CodeType)
-        ]  # A comprehension's, up to Python 3.11.
+        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
 
 
 _COPIERS = frozenset(_codes(models.Model.refresh_from_db, ForwardOneToOneDescriptor.get_object))

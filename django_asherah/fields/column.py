@@ -68,6 +68,14 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
             return self.load_plaintext(raw)
         return super().value_of(raw, partition, keys)
 
+    def payload_of(self, raw: Any, partition: str | None = None, keys: Keys = NO_KEYS) -> bytes:
+        """Return what would be sealed to hold the same as the column does: a record or, if that is allowed, plaintext.
+
+        Raises:
+            AsherahError: it can't be opened, or is no value of this field.
+        """
+        return self.from_plaintext(raw) if self.is_plaintext(raw) else super().payload_of(raw, partition, keys)
+
     def reseal(
         self, raw: Any, partition: str | None = None, keys: Keys = NO_KEYS, *, origin: str | None = None
     ) -> str | bytes:
@@ -82,9 +90,7 @@ class ColumnMixin(SavingMixin[Set_contra, Get_co]):
         Raises:
             AsherahError: it can't be opened, or there is no key.
         """
-        if self.is_plaintext(raw):
-            return self.seal(self.from_plaintext(raw), partition)
-        return self.seal(self.open(raw, partition if origin is None else origin, keys), partition)
+        return self.seal(self.payload_of(raw, partition if origin is None else origin, keys), partition)
 
     def _as_loaded(self, record: str | bytes, partition: str | None, origin: str | None) -> PreparedValue:
         """Return what is written of a value that was not read: a plain one is sealed at last."""

@@ -58,8 +58,11 @@ class RowField(EncryptedField, Protocol):
     def partition_of(self, values: Sequence[Any]) -> str | None:
         """Return the partition of a row with these values in :attr:`partition_fields`."""
 
-    def value_of(self, raw: Any, partition: str | None = None, keys: Keys = ...) -> Any:
-        """Return the value of what the column holds."""
+    def payload_of(self, raw: Any, partition: str | None = None, keys: Keys = ...) -> bytes:
+        """Return the payload of what the column holds."""
+
+    def load_safely(self, payload: bytes) -> Any:
+        """Return the value that a payload holds."""
 
     def prepare(self, value: Any, instance: models.Model) -> Any:
         """Return a value that an instance holds, ready to be sealed."""

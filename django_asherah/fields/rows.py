@@ -74,15 +74,15 @@ def may_have_moved(field: RowField, held: SealedValue, instance: models.Model) -
     return bool(_changed(field, instance))  # What is not there to be seen was not assigned either.
 
 
-def open_unread(field: RowField, held: SealedValue, instance: models.Model) -> Any:
-    """Read what an instance holds unread, under the partition that it was loaded from, and return the value.
+def open_unread(field: RowField, held: SealedValue, instance: models.Model) -> bytes:
+    """Read what an instance holds unread, under the partition that it was loaded from, and return the payload.
 
     Raises:
         AsherahError: it can't be opened.
     """
-    value = field.value_of(held.record, loaded_partition(field, held, instance), held.loaded.keys)
-    instance.__dict__[field.attname] = value
-    return value
+    payload = field.payload_of(held.record, loaded_partition(field, held, instance), held.loaded.keys)
+    instance.__dict__[field.attname] = field.load_safely(payload)
+    return payload
 
 
 def settle(instance: models.Model) -> None:

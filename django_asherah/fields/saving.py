@@ -96,6 +96,8 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
                 value = self._prepared(value)
             if value.__class__ is PreparedValue:
                 if value.record is None:
+                    if value.partition is None and self.template is not None:
+                        raise self.needs_row()
                     if value.is_new and value.partition is not None:
                         return PendingRecord(self, value)
                     return self.seal_for(connection.alias, value.payload, value.partition)
@@ -134,9 +136,11 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
         if loaded.kind is not None and loaded.kind != self.record_kind:  # Somebody took it out of another column.
             return self.prepare(self.value_of(held.record, loaded.partition, loaded.keys), instance, is_new=is_new)
         if self.template is None or not may_have_moved(self, held, instance):
-            return self._as_loaded(held.record, loaded.partition, instance._state.db)
+            partition = loaded.partition or (current_partition(self, instance) if self.template else None)
+            return self._as_loaded(held.record, partition, instance._state.db)
         if loaded_partition(self, held, instance) is not None:
-            return self.prepare(open_unread(self, held, instance), instance, is_new=is_new)
+            payload = open_unread(self, held, instance)
+            return PreparedValue(None, payload, current_partition(self, instance), is_new)
         partition = current_partition(self, instance)
         self.require_partition(held.record, partition)
         return self._as_loaded(held.record, partition, instance._state.db)

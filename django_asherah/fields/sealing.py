@@ -126,6 +126,15 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
         """
         return self._session(partition).decrypt(record, keys)
 
+    def payload_of(self, raw: Any, partition: str | None = None, keys: Keys = NO_KEYS) -> bytes:
+        """Return what would be sealed to hold the same as the column does.
+
+        Raises:
+            AsherahError: it can't be opened.
+            FieldError: only a row says the partition.
+        """
+        return self.open(raw, partition, keys)
+
     def key_of(self, record: str | bytes, partition: str | None = None) -> KeyMeta:
         """Return the intermediate key that a record names.
 
