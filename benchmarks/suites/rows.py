@@ -18,7 +18,7 @@ ROWS = {"one": 10_000, "five": 4000}
 WAYS = ("look", "iterate", "touch")
 TOUCHED = 400
 
-STARTS = 3
+STARTS = 2
 """How often each contender is restarted, for the reason given in ``values``."""
 
 
@@ -29,7 +29,7 @@ def measure(directory: Path, *, quick: bool) -> dict[str, Any]:
 
 
 def _at(database: dict[str, Any], directory: Path, *, quick: bool) -> dict[str, Any]:
-    starts, rounds = (1, 2) if quick else (STARTS, 5)
+    starts, rounds = (1, 2) if quick else (STARTS, 4)
     runs = [_at_once(database, directory, rounds, quick=quick) for _ in range(starts)]
     return {model: {way: lowest(run[model][way] for run in runs) for way in WAYS} for model in ROWS}
 
