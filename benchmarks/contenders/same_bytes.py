@@ -21,3 +21,8 @@ def make_field():
 def shown(value):
     """Return the text that was stored."""
     return bytes(value)[:100].decode()
+
+
+def read(field, raw, connection):
+    """Return the column value as it is."""
+    return raw

@@ -21,3 +21,8 @@ def make_field():
 def shown(value):
     """Return the text that was stored."""
     return value[:100]
+
+
+def read(field, raw, connection):
+    """Return the column value as it is."""
+    return raw
