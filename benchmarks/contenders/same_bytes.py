@@ -10,7 +10,8 @@ class LongBinaryField(models.BinaryField):
 
     def get_db_prep_value(self, value, connection, prepared=False):
         """Return the text as bytes, repeated and cut."""
-        return super().get_db_prep_value((value.encode() * LENGTH)[:LENGTH], connection, prepared)
+        data = value.encode() if isinstance(value, str) else bytes(value)
+        return super().get_db_prep_value((data * LENGTH)[:LENGTH], connection, prepared)
 
 
 def make_field():
