@@ -23,6 +23,8 @@ _SAMPLE = encode_row(
 _NAME_AT = _SAMPLE.index('"ParentKeyMeta"')
 """Where the canonical JSON of a record names its key, in the years 2001 to 2286."""
 
+_PREFIX = itemgetter(slice(PREFIX_LENGTH))
+
 _NAME = re.compile(r'"ParentKeyMeta":\{"KeyId":"[^"\\]*","Created":\d+')
 
 
@@ -34,6 +36,8 @@ def one_per_key(records: Sequence[str] | Sequence[bytes]) -> Collection[str | by
     """
     if records and isinstance(records[0], str):
         return _one_per_name(cast(Sequence[str], records))
+    if len(set(map(_PREFIX, records))) == 1 and records[0][:1] == VERSION:
+        return records[:1]
     prefixes = {record[:PREFIX_LENGTH]: record for record in cast(Sequence[bytes], records)}
     return list(prefixes.values()) if all(prefix[:1] == VERSION for prefix in prefixes) else records
 

@@ -25,6 +25,9 @@ from django_asherah.guard import allowed_partitions
 
 _keeping = ForkSafeLock()
 
+_getframe, _get_allowed = sys._getframe, allowed_partitions.get
+"""Found once: they are asked for each value that is read."""
+
 _UNCHANGEABLE = frozenset({str, int, float, bytes, bool, Decimal, date, datetime, time, timedelta, UUID})
 """Of such values it does not matter that two threads that read one instance have each its own."""
 
@@ -74,12 +77,13 @@ class EncryptedAttribute(DeferredAttribute):
             value = instance.__dict__[name]
         except KeyError:
             value = super().__get__(instance, cls)
-        if value.__class__ is not SealedValue or sys._getframe(1).f_code in _COPIERS:
+        if value.__class__ is not SealedValue or _getframe(1).f_code in _COPIERS:
             return value
+        loaded = value.loaded
         try:
             # The payload gets no name: this is the one frame that an error keeps.
-            if (session := value.loaded.session) is not None and allowed_partitions.get() is None:
-                opened = self._load(session.decrypt(value.record, value.loaded.keys))
+            if loaded.session is not None and _get_allowed() is None:
+                opened = self._load(loaded.session.decrypt(value.record, loaded.keys))
             else:
                 opened = self._opened(instance, value)
         except AsherahError as exc:
@@ -144,7 +148,7 @@ class RowAttribute(EncryptedAttribute):
             AsherahError, SynchronousOnlyOperation: as for every encrypted field.
         """
         if instance is not None and self._name in instance.__dict__:
-            caller = sys._getframe(1).f_code
+            caller = _getframe(1).f_code
             if caller in _COPIERS:
                 return instance.__dict__[self._name]
             if caller in _RAW_WRITERS:

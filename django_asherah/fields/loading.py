@@ -71,11 +71,11 @@ class _KeyLoading(SQLCompiler):
         others = {place: each for place, each in converters.items() if place not in sealed}
         while batch := list(islice(unread, size)):
             columns: Columns = list(zip(*batch, strict=True))
+            is_much = size == MOST_ROWS_AT_ONCE or sum(each.length(columns) for each in selected) >= _MUCH
             _seal_off(columns, selected)
             converted = zip(*columns, strict=True)
             yield super().apply_converters(converted, others) if others else converted
-            if size < MOST_ROWS_AT_ONCE and sum(each.length(batch) for each in selected) < _MUCH:
-                size *= 2
+            size = size if is_much else 2 * size
 
     def _selected(self, converters: Mapping[int, Any]) -> Iterator[_Selected]:
         places = self._places()
@@ -177,7 +177,8 @@ class _Selected:
         """Return the keys that the records name, each at least once."""
         field, raw = self.field, columns[self.place]
         if field.format.is_binary:
-            raw = columns[self.place] = [bytes(each) if isinstance(each, memoryview) else each for each in raw]
+            if memoryview in set(map(type, raw)):
+                raw = columns[self.place] = [each and bytes(each) for each in raw]
             if field.template is not None:  # A compact record does not name its partition.
                 return map(field.find_key, raw, partitions)
         return map(field.find_key, one_per_key([each for each in raw if each is not None] if None in raw else raw))
@@ -196,9 +197,9 @@ class _Selected:
             for record, partition in zip(raw, partitions, strict=True)
         ]
 
-    def length(self, batch: list[Any]) -> int:
-        """Return how long the records of some rows are, all together."""
-        return sum(len(row[self.place] or "") for row in batch)
+    def length(self, columns: Columns) -> int:
+        """Return how long the records are, all together."""
+        return sum(map(len, filter(None, columns[self.place])))
 
     def _loaded(self, keys: Keys, partition: str | None) -> Loaded:
         loaded: Loaded = Loaded(keys, partition) if self.is_opened else self.field.found_with(keys, partition)
