@@ -205,7 +205,7 @@ def test_the_protocols_are_shown_as_the_engine_has_them() -> None:
     for _, code, run in blocks(REFERENCE / "engine.md", "python"):
         if not run:
             exec(code, vars(interfaces).copy(), shown)
-    assert shown.keys() == {"KeyManagementService", "Metastore"}
+    assert shown.keys() == {"KeyManagementService", "Metastore", "StoresMany"}
     for name, protocol in shown.items():
         assert signatures(protocol) == signatures(getattr(interfaces, name))
 
