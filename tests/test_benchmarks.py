@@ -106,6 +106,45 @@ class TestTables:
             assert read["asherah_json"] <= 0.75 * read[peer]
 
 
+OURS = ("asherah_json", "asherah_compact", "asherah_json_native", "asherah_compact_native")
+
+
+@pytest.mark.parametrize("contender", OURS)
+class TestRows:
+    """Against the same bytes in a plain column, and against this app as it opened every value that it loaded."""
+
+    def plain(self, database: str, model: str, contender: str) -> float:
+        found: dict[str, float] = RESULTS["rows"][database][model]["look"]
+        return found[contender] / found["same_bytes" if "compact" in contender else "same_text"]
+
+    def before(self, database: str, model: str, way: str, contender: str) -> float:
+        found: dict[str, float] = RESULTS["rows"][database][model][way]
+        return found[contender] / found[f"{contender}_before"]
+
+    @pytest.mark.parametrize("database", RESULTS["rows"])
+    def test_one_column_that_is_not_looked_at_costs_little_more_than_its_bytes(
+        self, database: str, contender: str
+    ) -> None:
+        assert self.plain(database, "one", contender) <= 1.16
+
+    def test_nor_do_five_of_json_on_postgresql(self, contender: str) -> None:
+        if "json" in contender:
+            assert self.plain("PostgreSQL", "five", contender) <= 1.15
+
+    @pytest.mark.parametrize("database", RESULTS["rows"])
+    def test_five_cost_at_most_two_fifths_more(self, database: str, contender: str) -> None:
+        assert self.plain(database, "five", contender) <= 1.4
+
+    @pytest.mark.parametrize("database", RESULTS["rows"])
+    def test_values_that_are_all_read_cost_up_to_a_sixth_more_than_before(self, database: str, contender: str) -> None:
+        for model in ("one", "five"):
+            assert self.before(database, model, "iterate", contender) <= 1.17
+
+    @pytest.mark.parametrize("database", RESULTS["rows"])
+    def test_a_save_that_changes_one_of_five_costs_less_than_before(self, database: str, contender: str) -> None:
+        assert self.before(database, "five", "touch", contender) < 1
+
+
 @pytest.mark.parametrize("database", RESULTS["partitions"])
 def test_the_keys_of_a_thousand_partitions_are_loaded_with_four_queries(database: str) -> None:
     found = RESULTS["partitions"][database]["1000"]

@@ -63,6 +63,7 @@ class Session:
 
         Raises:
             EncryptionError: not bytes, or too long.
+            PartitionMismatchError: the key is another partition's.
             KMSError, MetastoreError: no key is cached, and none can be loaded or made.
         """
         if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
@@ -72,6 +73,8 @@ class Session:
             key = self._newest.get(self._key_id)
             if key is None or not key.takes_writes(now):
                 key = self._keys.current(self._key_id)
+        elif key.meta.key_id != self._key_id:
+            raise self._mismatch(key.meta.key_id)
         key.recently_used = True
         sealed_key, sealed = key.cipher.seal_row(payload)
         return write_json(DataRowRecord(DataRowKey(int(now), sealed_key, key.meta), sealed)).decode()
@@ -92,6 +95,8 @@ class Session:
             key = self._newest.get(self._key_id)
             if key is None or not key.takes_writes(self._clock()):
                 key = self._keys.current(self._key_id)
+        elif key.meta.key_id != self._key_id:
+            raise self._mismatch(key.meta.key_id)
         key.recently_used = True
         return b"".join((key.compact_prefix, *key.cipher.seal_row(payload)))
 
@@ -117,10 +122,7 @@ class Session:
             row_key, sealed = row.key, row.data
             meta, sealed_key = row_key.parent_key_meta, row_key.key
             if meta.key_id != self._key_id:
-                raise PartitionMismatchError(
-                    f"the record names key {printable(meta.key_id)}, but this partition's key is "
-                    f"{printable(self._key_id)}"
-                )
+                raise self._mismatch(meta.key_id)
         try:
             key = loaded.get(meta) if loaded else None
             if key is None:
@@ -185,6 +187,11 @@ class Session:
             InvalidRecordError, PartitionMismatchError: as :meth:`read`.
         """
         return encode_row(self.read(record))
+
+    def _mismatch(self, key_id: str) -> PartitionMismatchError:
+        return PartitionMismatchError(
+            f"the record names key {printable(key_id)}, but this partition's key is {printable(self._key_id)}"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from django_asherah.envelope.files import FILE_START
 from django_asherah.envelope.partition import Partition
 from django_asherah.envelope.records import MAX_PAYLOAD_LENGTH, KeyMeta, decode_row
 from django_asherah.envelope.session import Session
-from django_asherah.exceptions import DecryptionError, EncryptionError
+from django_asherah.exceptions import DecryptionError, EncryptionError, PartitionMismatchError
 from tests.envelope.fakes import DAY, IK_ID, START, World
 
 WAYS_TO_ENCRYPT = pytest.mark.parametrize("encrypt", [Session.encrypt, Session.encrypt_compact])
@@ -48,6 +48,17 @@ def test_the_longest_value_is_encrypted_and_a_longer_one_refused(
     assert session.decrypt(encrypt(session, longest)) == longest
     with pytest.raises(EncryptionError, match=r"^a value of 67108865 bytes is over the limit of 67108864$"):
         encrypt(session, longest + b"x")
+
+
+@WAYS_TO_ENCRYPT
+def test_a_key_that_is_given_seals_for_its_own_partition_alone(
+    world: World, encrypt: Callable[..., str | bytes]
+) -> None:
+    keys = world.factory.current_keys(["p", "q"])
+    session = world.factory.get_session("p")
+    assert session.decrypt(encrypt(session, b"x", keys["p"])) == b"x"
+    with pytest.raises(PartitionMismatchError, match="the record names key _IK_q_"):
+        encrypt(session, b"x", keys["q"])
 
 
 @WAYS_TO_ENCRYPT
