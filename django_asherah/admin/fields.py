@@ -105,6 +105,15 @@ class _GuardedForm(forms.ModelForm):  # type: ignore[type-arg]
             label = self.fields[name].label if name in self.fields else value.field.verbose_name
             self.fields[name] = _UnreadableField(value, label)
 
+    def clean(self) -> Any:
+        """Refuse to move a row whose values can't be sealed anew: they can't be opened."""
+        cleaned = super().clean()
+        for value in _find_unreadable(self).values():
+            for column in value.field.partition_fields:
+                if column.name in self.changed_data:
+                    self.add_error(column.name, f"{value.field.verbose_name}: {value}, so its row can't be moved.")
+        return cleaned
+
     def _get_validation_exclusions(self) -> set[str]:
         return {*super()._get_validation_exclusions(), *_find_unreadable(self)}  # type: ignore[misc]
 

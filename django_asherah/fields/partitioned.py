@@ -54,9 +54,9 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
         """
         if self.template is None:
             return None
-        with suppress(TypeError):
+        with suppress(TypeError):  # It can't be hashed.
             return self._rendered(*values)
-        raise EncryptionError(f"its partition {self.partition!r} needs columns whose values are none of theirs")
+        raise self._no_value(values)
 
     @cached_property
     def _rendered(self) -> Callable[..., str]:
@@ -67,9 +67,19 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
         def rendered(*values: Any) -> str:
             with suppress(ValidationError, ValueError, TypeError):
                 return template.render([_as_stored(column, each) for column, each in zip(columns, values, strict=True)])
-            raise EncryptionError(f"its partition {template.text!r} needs columns whose values are none of theirs")
+            raise self._no_value(values)
 
         return rendered
+
+    def _no_value(self, values: Sequence[Any]) -> EncryptionError:
+        for column, value in zip(self.partition_fields, values, strict=True):
+            with suppress(ValidationError, ValueError, TypeError):
+                hash(value)
+                _as_stored(column, value)
+                continue
+            kind = type(value).__name__
+            return EncryptionError(f"its partition {self.partition!r} needs {column.name!r}, which can't be this {kind}")
+        return EncryptionError(f"its partition {self.partition!r} can't be made of this row")
 
     def needs_row(self) -> FieldError:
         """Return the error for a value whose partition the row says, where no row is known."""

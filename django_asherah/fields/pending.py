@@ -6,7 +6,7 @@ partition stays a :class:`PendingRecord` until then, and the first that is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.core.exceptions import FieldError
@@ -62,11 +62,23 @@ def require_whole_upsert(field: Any, query: Any) -> None:
     same = {each.name for each in query.unique_fields or ()}
     saying = {column.name for column in field.partition_fields} - same
     if (field.name in updated and not saying <= updated) or (field.name not in updated and saying & updated):
-        wanted = ", ".join(repr(name) for name in [*sorted(saying), field.name])
+        wanted = ", ".join(repr(name) for name in sorted(saying))
         raise FieldError(
-            f"{field.full_name}: a row that is there would have a value of another partition {field.partition!r} than "
-            f"it says. Let update_fields have {wanted}, or none of these."
+            f"{field.full_name}: update_fields must name {wanted} and every encrypted field whose partition that says, or "
+            f"none of them: a row that is there may have another partition {field.partition!r}."
         )
+
+
+def give_keys(values: Iterable[Any]) -> None:
+    """Let prepared values of many rows have the keys that are to seal them, loaded and made together.
+
+    Raises:
+        EncryptionError, KMSError, MetastoreError: there is no key, and none can be made.
+    """
+    prepared = [value for value in values if isinstance(value, PreparedValue) and value.record is None]
+    keys = load_newest_keys({value.partition for value in prepared})
+    for value in prepared:
+        value.key = keys.get(str(value.partition))
 
 
 def _keys_of(compiler: Any) -> Mapping[str, CryptoKey]:

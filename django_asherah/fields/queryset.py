@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 
 from django_asherah.fields.mixin import EncryptedFieldMixin
+from django_asherah.fields.pending import give_keys
 from django_asherah.fields.rows import prepare_rows, remember, require_whole_move, restore_rows
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class EncryptedQuerySet(Base):
             require_whole_move(instance, names, self.db)
         held = prepare_rows(instances, [field for field in given if isinstance(field, EncryptedFieldMixin)])
         try:
+            give_keys(vars(instance)[name] for instance, name, _ in held)
             updated = super().bulk_update(instances, fields=names, batch_size=batch_size)
         finally:
             restore_rows(held)

@@ -120,7 +120,7 @@ def require_whole_move(instance: models.Model, names: Collection[str], alias: st
         is_whole = len(written) == len(changed) and field.name in names
         is_untouched = not written and field.name not in names
         if changed and not is_whole and not is_untouched and _is_elsewhere(field, instance, alias):
-            wanted = ", ".join(repr(each) for each in [*(column.name for column in changed), field.name])
+            wanted = ", ".join(repr(name) for name in _whole(instance, changed))
             raise FieldError(
                 f"{field.full_name}: {changed[0].name!r} has changed, and with it the partition {field.partition!r}: "
                 f"its value has to be sealed anew. Save {wanted} together, or save() the whole row."
@@ -165,6 +165,12 @@ def restore_rows(held: Iterable[Unprepared]) -> None:
     """Undo :func:`prepare_rows`."""
     for instance, name, value in held:
         instance.__dict__[name] = value
+
+
+def _whole(instance: models.Model, changed: Collection[models.Field[Any, Any]]) -> list[str]:
+    """Return the names of columns that have changed, and of all the fields whose partition they say."""
+    fields = [field.name for field in row_fields(type(instance)) if not set(changed).isdisjoint(field.partition_fields)]
+    return [*(column.name for column in changed), *fields]
 
 
 def _loaded(instance: models.Model) -> dict[str, Any]:

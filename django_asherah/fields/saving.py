@@ -74,7 +74,7 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
             AsherahError: it was never read and the row has moved since it was loaded, but it can't be opened.
         """
         if value.__class__ is Unreadable and value.field == self and not is_new:
-            return self._as_loaded(value.raw, None, instance._state.db)
+            value = SealedValue(value.raw)
         if value.__class__ is SealedValue:
             return self._unread(value, instance, is_new=is_new)
         if self.template is None or value is None:
@@ -100,7 +100,7 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
                         raise self.needs_row()
                     if value.is_new and value.partition is not None:
                         return PendingRecord(self, value)
-                    return self.seal_for(connection.alias, value.payload, value.partition)
+                    return self.seal_for(connection.alias, value.payload, value.partition, value.key)
                 if value.origin != connection.alias:
                     self.require_lasting(connection.alias, value.record, value.partition)
                 return value.record
@@ -137,6 +137,8 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
             return self.prepare(self.value_of(held.record, loaded.partition, loaded.keys), instance, is_new=is_new)
         if self.template is None or not may_have_moved(self, held, instance):
             partition = loaded.partition or (current_partition(self, instance) if self.template else None)
+            if is_new and not self.is_plaintext(held.record):
+                self.key_of(held.record, partition)  # What is no record may stay where it is, and goes nowhere else.
             return self._as_loaded(held.record, partition, instance._state.db)
         if loaded_partition(self, held, instance) is not None:
             payload = open_unread(self, held, instance)

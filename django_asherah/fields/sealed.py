@@ -71,6 +71,7 @@ class PreparedValue(Struct, gc=False, eq=False):
         partition: the row's, if it is the row that says it.
         is_new: whether the row is a new one, perhaps among many.
         origin: the database that the record stands in already.
+        key: what is to seal it; the partition's newest if None.
     """
 
     record: str | bytes | None = None
@@ -78,6 +79,7 @@ class PreparedValue(Struct, gc=False, eq=False):
     partition: str | None = None
     is_new: bool = False
     origin: str | None = None
+    key: CryptoKey | None = None
 
     def __repr__(self) -> str:
         return "<PreparedValue>"

@@ -98,6 +98,10 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
             key = engine.get_factory().intermediate_keys.exact(self.key_of(record, partition))
             engine.require_committed_key(key, alias)
 
+    def is_plaintext(self, raw: Any) -> bool:
+        """Tell whether a column value is one that was never encrypted, which only ``allow_plaintext`` allows."""
+        return False
+
     def require_partition(self, record: str | bytes, partition: str | None) -> None:
         """Refuse a record that names another partition than the row's.
 
