@@ -78,7 +78,9 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
                 _as_stored(column, value)
                 continue
             kind = type(value).__name__
-            return EncryptionError(f"its partition {self.partition!r} needs {column.name!r}, which can't be this {kind}")
+            return EncryptionError(
+                f"its partition {self.partition!r} needs {column.name!r}, which can't be this {kind}"
+            )
         return EncryptionError(f"its partition {self.partition!r} can't be made of this row")
 
     def needs_row(self) -> FieldError:

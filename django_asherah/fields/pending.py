@@ -64,8 +64,8 @@ def require_whole_upsert(field: Any, query: Any) -> None:
     if (field.name in updated and not saying <= updated) or (field.name not in updated and saying & updated):
         wanted = ", ".join(repr(name) for name in sorted(saying))
         raise FieldError(
-            f"{field.full_name}: update_fields must name {wanted} and every encrypted field whose partition that says, or "
-            f"none of them: a row that is there may have another partition {field.partition!r}."
+            f"{field.full_name}: update_fields must name {wanted}, {field.name!r} and every other field of that "
+            f"partition, or none of them: a row that is there may have another partition {field.partition!r}."
         )
 
 

@@ -144,7 +144,9 @@ class TestRefused:
     @pytest.mark.parametrize("value", ["x", "", "900-12"])
     def test_a_text_that_is_no_number(self, value: str) -> None:
         field: Any = Patient._meta.get_field("ssn")
-        with refused(EncryptionError, "^its partition .* needs '(clinic|owner)', which can't be this (str|list|object|int)$"):
+        with refused(
+            EncryptionError, "^its partition .* needs '(clinic|owner)', which can't be this (str|list|object|int)$"
+        ):
             field.partition_of([value])
 
     @pytest.mark.parametrize("value", ["x", "", [], object(), 2**2000])
@@ -152,7 +154,9 @@ class TestRefused:
     def test_a_value_that_is_none_of_its_column(self, field: Any, value: Any) -> None:
         if isinstance(value, int | str) and field.model is Patient:
             return  # An integer all the same, whose length is the key id's error; of a text see above.
-        with refused(EncryptionError, "^its partition .* needs '(clinic|owner)', which can't be this (str|list|object|int)$"):
+        with refused(
+            EncryptionError, "^its partition .* needs '(clinic|owner)', which can't be this (str|list|object|int)$"
+        ):
             field.partition_of([value])
         row = field.model(**{field.partition_fields[0].attname: value})
         with pytest.raises((EncryptionError, ValidationError, ValueError, TypeError)):  # Django's, if it looks first.

@@ -198,7 +198,7 @@ class TestAdmin:
     def test_a_row_with_another_tenants_record(
         self, request: pytest.FixtureRequest, admin_client: Client, patient: Patient, south: Clinic, target: str
     ) -> None:
-        """It is shown with a mark, and a save keeps the record, wherever the row goes."""
+        """It is shown with a mark, a save keeps the record, and the row does not move with it."""
         swap_records(patient, Patient.objects.create(clinic=south, ssn="of the south"))
         before = record_of(patient, "ssn")
         url = f"{PATIENTS}{patient.pk}/change/"
@@ -206,5 +206,9 @@ class TestAdmin:
         assert MARK in page
         assert "of the south" not in page
         form = {**self.FORM, "clinic": request.getfixturevalue(target).pk, "ssn": "typed"}
-        admin_client.post(url, form)
+        answer = admin_client.post(url, form)
         assert record_of(patient, "ssn") == before
+        assert Patient.objects.get(pk=patient.pk).clinic_id == patient.clinic_id
+        assert (answer.status_code == 302) is (target == "north")
+        if target == "south":
+            assert "so its row can&#x27;t be moved" in answer.content.decode()
