@@ -365,3 +365,271 @@ def test_assignment_while_another_thread_reads_stands() -> None:
     note.__dict__["body"] = SealedValue(held.record, msgspec.structs.replace(held.loaded, session=slow))
     _ = note.body
     assert note.body == "assigned meanwhile"
+
+
+# --- second wave
+
+
+def test_equal_decimals_of_other_texts() -> None:
+    from decimal import Decimal
+
+    Member.objects.create(tenant=Decimal("1.1"), name="i", secret="x")
+    row = Member.objects.create(tenant=Decimal("1.10"), name="f", secret="x")
+    assert fresh(row).secret == "x"
+
+
+def test_equal_values_of_other_texts_in_a_template_of_two_columns() -> None:
+    from tests.testapp.tenants import Bed
+
+    Bed.objects.create(ward=7, number=1, secret="x")
+    row = Bed.objects.create(ward=7.0, number=1, secret="x")
+    assert fresh(row).secret == "x"
+
+
+def test_what_bulk_update_of_duplicates_left_moves_with_its_row() -> None:
+    member = Member.objects.create(tenant="a", secret="x")
+    Member.objects.bulk_update([member, member], ["secret"])
+    member.tenant = "b"
+    try:
+        member.save()
+    except Exception:
+        pass
+    assert fresh(member).secret == "x"
+
+
+def test_an_unreadable_value_is_not_left_in_another_tenants_row() -> None:
+    from django_asherah.fields.unreadable import TolerantIterable
+    from django_asherah.models import EncryptionKey
+
+    made = Member.objects.create(tenant="a", secret="x")
+    gone = list(EncryptionKey.objects.all().values())
+    EncryptionKey.objects.all().delete()
+    engine.reset()
+    rows = Member.objects.all()
+    rows._iterable_class = TolerantIterable
+    member = rows.get()
+    member.secret = member.secret  # as a form does
+    member.tenant = "b"
+    try:
+        member.save()
+    except Exception:
+        pass
+    EncryptionKey.objects.all().delete()
+    EncryptionKey.objects.bulk_create(EncryptionKey(**each) for each in gone)
+    engine.reset()
+    assert fresh(made).secret == "x"
+
+
+def test_an_unreadable_value_is_not_written_into_another_tenants_row() -> None:
+    from django_asherah.fields.unreadable import Unreadable
+
+    one = Member.objects.create(tenant="a", name="1", secret="x")
+    other = Member.objects.create(tenant="b", name="2", secret="mine")
+    other.secret = Unreadable(Member._meta.get_field("secret"), Member.objects.get(pk=one.pk).__dict__["secret"].record)
+    try:
+        other.save()
+    except Exception:
+        pass
+    assert fresh(other).secret == "mine"
+
+
+def test_only_of_a_parents_field_takes_no_query_to_read(django_assert_num_queries: Any) -> None:
+    Doctor.objects.create(site=1, unit=2, salary="s", licence="l")
+    row = Doctor.objects.only("salary").get()
+    with django_assert_num_queries(0):
+        assert row.salary == "s"
+
+
+def test_only_of_a_childs_field_takes_no_query_to_read(django_assert_num_queries: Any) -> None:
+    Doctor.objects.create(site=1, unit=2, salary="s", licence="l")
+    row = Doctor.objects.only("licence").get()
+    with django_assert_num_queries(0):
+        assert row.licence == "l"
+
+
+def test_a_field_that_is_added_to_a_finished_model_is_guarded_as_others(transactional_db: None) -> None:
+    from django.test.utils import isolate_apps
+
+    from django_asherah.fields import EncryptedTextField
+
+    with isolate_apps("tests.testapp"):
+
+        class Extended(models.Model):
+            tenant = models.CharField(max_length=10)
+
+            class Meta:
+                app_label = "testapp"
+
+        Extended.add_to_class("secret", EncryptedTextField(partition="x-{tenant}", null=True))
+        with connection.schema_editor() as editor:
+            editor.create_model(Extended)
+        try:
+            row = Extended.objects.create(tenant="a", secret="x")
+            row.tenant = "b"
+            try:
+                row.save(update_fields=["tenant"])
+            except Exception:
+                pass
+            assert fresh(row).secret == "x"
+        finally:
+            with connection.schema_editor() as editor:
+                editor.delete_model(Extended)
+
+
+def test_explain_union_and_pickled_queries() -> None:
+    Member.objects.create(tenant="a", secret="x")
+    rows = Member.objects.all()
+    assert rows.explain()
+    query = pickle.loads(pickle.dumps(Member.objects.values_list("tenant", "secret").query))
+    again = Member.objects.all()
+    again.query = query
+    both = Member.objects.values_list("tenant", "secret").union(Member.objects.values_list("tenant", "secret"), all=True)
+    assert list(both) == [("a", "x")] * 2
+    named = Member.objects.values_list("secret", "tenant", named=True).get()
+    assert (named.secret, named.tenant) == ("x", "a")
+    assert [row.secret for row in Member.objects.raw("SELECT id, secret FROM testapp_member")] == ["x"]
+    assert [row.secret for row in rows.union(rows.filter(pk=-1)).order_by("name")] == ["x"]
+    assert Member.objects.extra(select={"one": "1"}).values("one", "tenant", "secret").get()["secret"] == "x"
+    assert Member.objects.annotate(n=models.Count("referral")).get().secret == "x"
+    assert Member.objects.annotate(n=models.Count("referral")).values("tenant", "secret", "n", "pk").get()["secret"] == "x"
+
+
+def test_reverse_relations_and_dates() -> None:
+    from tests.testapp.tenants import Referral
+
+    member = Member.objects.create(tenant="a", secret="x")
+    Referral.objects.create(member=member)
+    Referral.objects.create(member=None)
+    assert [r.member and r.member.secret for r in Referral.objects.select_related("member").order_by("pk")] == ["x", None]
+    assert list(Referral.objects.order_by("pk").values_list("member__tenant", "member__secret")) == [("a", "x"), (None, None)]
+    got = Referral.objects.select_related("member").only("member__secret").order_by("pk").first()
+    assert got.member.secret == "x"
+
+
+# --- third wave
+
+
+def test_a_stale_save_without_a_deferred_value(north: Clinic, south: Clinic) -> None:
+    row = Patient.objects.create(clinic=north, ssn="x", history={"a": 1})
+    stale = Patient.objects.defer("history").get()
+    row.clinic = south
+    row.save()
+    stale.name = "renamed"
+    try:
+        stale.save()
+    except Exception:
+        pass
+    assert fresh(row).history == {"a": 1}
+    assert fresh(row).ssn == "x"
+
+
+def test_bulk_create_again_after_a_rollback() -> None:
+    with pytest.raises(Undo), transaction.atomic():
+        Member.objects.bulk_create(Member(tenant=f"t{n}", name=str(n), secret="x") for n in range(5))
+        raise Undo
+    made = Member.objects.bulk_create([Member(tenant=f"t{n}", name=str(n), secret="x") for n in range(5)])
+    engine.reset()
+    assert [member.secret for member in Member.objects.all()] == ["x"] * 5
+    assert made
+
+
+@pytest.mark.parametrize("way", ["save", "bulk_create", "update"])
+def test_a_refused_row_shows_no_value(way: str) -> None:
+    Member.objects.create(tenant="a", name="one")
+    member = Member(tenant="b", name="one", secret=CANARY)
+    page = ""
+    try:
+        with transaction.atomic():
+            if way == "save":
+                member.save()
+            elif way == "bulk_create":
+                Member.objects.bulk_create([member])
+            else:
+                member.name = "two"
+                member.save()
+                member.name = "one"
+                member.save(update_fields=["name", "secret"])
+    except IntegrityError:
+        page = ExceptionReporter(None, *sys.exc_info()).get_traceback_html()
+    assert page and CANARY not in page
+
+
+def test_a_value_that_bulk_update_prepared_is_not_seen_by_a_lazy_column() -> None:
+    """Django evaluates the objects' other fields while ours hold what is prepared."""
+    member = Member.objects.create(tenant="a", name="one", secret=CANARY)
+    seen: list[Any] = []
+
+    def note(execute: Any, sql: str, *arguments: Any) -> Any:
+        seen.append(member.secret)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(note):
+        Member.objects.bulk_update([member], ["secret"])
+    assert {type(each) for each in seen} == {str}
+
+
+def test_admin_save_of_an_unreadable_value_and_another_tenant(admin_client: Any) -> None:
+    from django.contrib import admin
+    from django.test import RequestFactory
+    from django_asherah.admin import EncryptedFieldsAdminMixin
+    from django_asherah.models import EncryptionKey
+
+    class MemberAdmin(EncryptedFieldsAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+        fields = ("tenant", "name", "secret")
+
+    made = Member.objects.create(tenant="a", name="n", secret="x")
+    gone = list(EncryptionKey.objects.all())
+    EncryptionKey.objects.all().delete()
+    engine.reset()
+    site = MemberAdmin(Member, admin.site)
+    request = RequestFactory().post("/", {"tenant": "b", "name": "n"})
+    from django.contrib.auth.models import User
+
+    request.user = User.objects.get()
+    member = site.get_object(request, str(made.pk))
+    form = site.get_form(request, member, change=True)(request.POST, instance=member)
+    assert form.is_valid(), form.errors
+    try:
+        form.save()
+    except Exception as exc:
+        print("refused:", exc)
+    EncryptionKey.objects.all().delete()
+    for each in gone:
+        each.save(force_insert=True)
+    engine.reset()
+    assert fresh(made).secret == "x"
+
+
+def test_plain_documents_changed_in_place_after_saves() -> None:
+    account = Account.objects.create(secret="x", notes={"a": []})
+    account.notes["a"].append(1)
+    account.save()
+    account.notes["a"].append(2)
+    account.save(update_fields=["notes"])
+    account.notes["a"].append(3)
+    EncryptedQuerySet(Account).bulk_update([account], ["notes"])
+    account.notes["a"].append(4)
+    account.save()
+    assert fresh(account).notes == {"a": [1, 2, 3, 4]}
+
+
+def test_a_rolled_back_bulk_update_of_a_move() -> None:
+    row = Member.objects.create(tenant="a", secret="x")
+    with pytest.raises(Undo), transaction.atomic():
+        row.tenant = "b"
+        Member.objects.bulk_update([row], ["tenant", "secret", "spare", "photo"])
+        raise Undo
+    try:
+        Member.objects.bulk_update([row], ["tenant"])
+    except Exception:
+        pass
+    assert fresh(row).secret == "x"
+
+
+def test_a_pickled_partial_refresh_moves() -> None:
+    made = Member.objects.create(tenant="a", secret="x", spare="y")
+    row = pickle.loads(pickle.dumps(fresh(made)))
+    row.refresh_from_db(fields=["secret"])
+    row.tenant = "b"
+    row.save()
+    assert (fresh(made).secret, fresh(made).spare) == ("x", "y")
