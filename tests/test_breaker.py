@@ -337,7 +337,9 @@ def test_refresh_where_getattribute_is_overridden(monkeypatch: pytest.MonkeyPatc
     Member.objects.create(tenant="a", secret="x")
     data = serializers.serialize("json", Member.objects.all())
     Member.objects.all().delete()
-    monkeypatch.setattr(Member, "__getattribute__", lambda self, name: object.__getattribute__(self, name), raising=False)
+    monkeypatch.setattr(
+        Member, "__getattribute__", lambda self, name: object.__getattribute__(self, name), raising=False
+    )
     for each in serializers.deserialize("json", data):
         each.save()
     assert Member.objects.get().secret == "x"
@@ -483,7 +485,9 @@ def test_explain_union_and_pickled_queries() -> None:
     query = pickle.loads(pickle.dumps(Member.objects.values_list("tenant", "secret").query))
     again = Member.objects.all()
     again.query = query
-    both = Member.objects.values_list("tenant", "secret").union(Member.objects.values_list("tenant", "secret"), all=True)
+    both = Member.objects.values_list("tenant", "secret").union(
+        Member.objects.values_list("tenant", "secret"), all=True
+    )
     assert list(both) == [("a", "x")] * 2
     named = Member.objects.values_list("secret", "tenant", named=True).get()
     assert (named.secret, named.tenant) == ("x", "a")
@@ -491,7 +495,9 @@ def test_explain_union_and_pickled_queries() -> None:
     assert [row.secret for row in rows.union(rows.filter(pk=-1)).order_by("name")] == ["x"]
     assert Member.objects.extra(select={"one": "1"}).values("one", "tenant", "secret").get()["secret"] == "x"
     assert Member.objects.annotate(n=models.Count("referral")).get().secret == "x"
-    assert Member.objects.annotate(n=models.Count("referral")).values("tenant", "secret", "n", "pk").get()["secret"] == "x"
+    assert (
+        Member.objects.annotate(n=models.Count("referral")).values("tenant", "secret", "n", "pk").get()["secret"] == "x"
+    )
 
 
 def test_reverse_relations_and_dates() -> None:
@@ -500,8 +506,14 @@ def test_reverse_relations_and_dates() -> None:
     member = Member.objects.create(tenant="a", secret="x")
     Referral.objects.create(member=member)
     Referral.objects.create(member=None)
-    assert [r.member and r.member.secret for r in Referral.objects.select_related("member").order_by("pk")] == ["x", None]
-    assert list(Referral.objects.order_by("pk").values_list("member__tenant", "member__secret")) == [("a", "x"), (None, None)]
+    assert [r.member and r.member.secret for r in Referral.objects.select_related("member").order_by("pk")] == [
+        "x",
+        None,
+    ]
+    assert list(Referral.objects.order_by("pk").values_list("member__tenant", "member__secret")) == [
+        ("a", "x"),
+        (None, None),
+    ]
     got = Referral.objects.select_related("member").only("member__secret").order_by("pk").first()
     assert got.member.secret == "x"
 
@@ -633,3 +645,154 @@ def test_a_pickled_partial_refresh_moves() -> None:
     row.tenant = "b"
     row.save()
     assert (fresh(made).secret, fresh(made).spare) == ("x", "y")
+
+
+# --- fourth wave
+
+
+def test_grouped_annotations_are_values() -> None:
+    Member.objects.create(tenant="a", secret="x", photo=b"p")
+    row = Member.objects.annotate(s=F("secret"), p=F("photo"), n=models.Count("referral")).get()
+    assert (row.s, bytes(row.p), row.secret, row.n) == ("x", b"p", "x", 0)
+    found = Member.objects.annotate(s=F("secret"), n=models.Count("referral")).values("s", "tenant", "pk").get()
+    assert found["s"] == "x"
+
+
+def test_filtered_relations(north: Clinic) -> None:
+    Patient.objects.create(clinic=north, ssn="x")
+    clinics = Clinic.objects.annotate(
+        p=models.FilteredRelation("patient", condition=models.Q(patient__ssn__isnull=False))
+    )
+    assert list(clinics.values_list("p__clinic_id", "p__ssn")) == [(north.pk, "x")]
+
+
+def test_a_refused_write_makes_no_key() -> None:
+    from django_asherah.exceptions import PartitionMismatchError
+    from django_asherah.guard import partition_guard
+    from django_asherah.models import EncryptionKey
+
+    with partition_guard("member-a"), pytest.raises(PartitionMismatchError), transaction.atomic():
+        Member.objects.create(tenant="guarded-b", secret="x")
+    made = [str(key) for key in EncryptionKey.objects.all() if "guarded" in str(key)]
+    assert made == [] and not [k for k in engine.get_factory().intermediate_keys.cache.newest if "guarded" in k]
+
+
+def test_a_save_with_muted_signals_keeps_its_partition() -> None:
+    from unittest.mock import patch
+
+    row = Member.objects.create(tenant="a", secret="x")
+    row.tenant = "b"
+    with patch.object(pre_save, "receivers", []):
+        pre_save.sender_receivers_cache.clear()
+        try:
+            row.save(update_fields=["tenant"])
+        except Exception:
+            pass
+    pre_save.sender_receivers_cache.clear()
+    assert fresh(row).secret == "x"
+
+
+def test_in_place_change_of_a_document_that_another_thread_reads() -> None:
+    account = Account.objects.create(secret="x", notes={"a": []})
+    row = fresh(account)
+    row.notes["a"].append(1)
+    row.refresh_from_db(fields=["owner"])
+    row.save()
+    assert fresh(account).notes == {"a": [1]}
+
+
+def test_setting_defaults_by_update_or_create_moves_whole(north: Clinic, south: Clinic) -> None:
+    made = Patient.objects.create(clinic=north, name="n", ssn="x", history={"a": 1}, scan=b"s")
+    Patient.objects.update_or_create(name="n", defaults={"clinic": south})
+    again = fresh(made)
+    assert (again.ssn, again.history, bytes(again.scan)) == ("x", {"a": 1}, b"s")
+    Patient.objects.defer("history").update_or_create(name="n", defaults={"clinic": north})
+    again = fresh(made)
+    assert (again.ssn, again.history, bytes(again.scan)) == ("x", {"a": 1}, b"s")
+
+
+def test_composite_key_moves() -> None:
+    from tests.testapp.tenants import Stay
+
+    Stay.objects.create(house=1, number=1, secret="one")
+    Stay.objects.create(house=2, number=1, secret="two")
+    row = Stay.objects.get(house=1)
+    row.house = 2
+    row.save()
+    assert Stay.objects.get(house=2).secret == "one"
+    assert Stay.objects.get(house=1).secret == "one"
+    partial = Stay.objects.only("secret").get(house=1)
+    assert partial.secret == "one"
+    row = Stay.objects.get(house=1)
+    row.house = 2
+    try:
+        row.save(update_fields=["secret"])
+    except Exception:
+        pass
+    assert Stay.objects.get(house=2).secret == "one"
+
+
+def test_a_value_assigned_then_rolled_back_key_then_bulk_update() -> None:
+    row = Member.objects.create(tenant="fresh-key", name="n")
+    with pytest.raises(Undo), transaction.atomic():
+        Member.objects.filter(pk=row.pk).update(name="m")
+        row.secret = "x"
+        row.save()
+        row = fresh(row)
+        raise Undo
+    Member.objects.bulk_update([row], ["secret"])
+    engine.reset()
+    assert fresh(row).secret == "x"
+
+
+def test_a_copy_in_a_transaction_that_was_rolled_back_is_readable() -> None:
+    with pytest.raises(Undo), transaction.atomic():
+        row = fresh(Member.objects.create(tenant="fresh-key", name="n", secret="x"))
+        raise Undo
+    row.pk, row._state.adding = None, True
+    row.save()
+    engine.reset()
+    assert fresh(row).secret == "x"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_unread_value_whose_key_was_rolled_back_with_a_real_transaction(file_alias: str, settings: Any) -> None:
+    """The regression in its plainest form: no test transaction around it, a SQLite file, a field of one partition."""
+    from tests.databases import as_asherah
+
+    settings.ASHERAH = as_asherah(DATABASE=file_alias)
+    with pytest.raises(Undo), transaction.atomic(using=file_alias):
+        note = Note.objects.using(file_alias).create(body="x")
+        note.refresh_from_db()
+        raise Undo
+    note.save(using=file_alias)  # The row is gone, so Django inserts it again.
+    engine.reset()
+    assert Note.objects.using(file_alias).get().body == "x"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer")
+def test_two_processes_that_make_the_keys_of_the_same_partitions() -> None:
+    from threading import Thread
+
+    from django_asherah.envelope.session import SessionFactory
+
+    base = engine.get_factory()
+    failed: list[Any] = []
+
+    def make(names: list[str]) -> None:
+        factory = SessionFactory(base.service, base.product, base.metastore, base.kms, base.policy)
+        try:
+            factory.current_keys(names)
+        except BaseException as exc:
+            failed.append(exc)
+        finally:
+            connection.close()
+
+    names = [f"p{n}" for n in range(900)]
+    threads = [Thread(target=make, args=(each,)) for each in (names, names[::-1], names[450:] + names[:450])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
