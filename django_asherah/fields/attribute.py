@@ -88,7 +88,7 @@ class EncryptedAttribute(DeferredAttribute):
                 opened = self._opened(instance, value)
         except AsherahError as exc:
             if is_tolerated(instance) and isinstance(exc, DecryptionError | KeyNotFoundError):
-                return Unreadable(self.field, value.record)
+                return Unreadable(self.field, value.record, instance.pk)
             place = f"{self.field.full_name} pk={instance.pk}"
             raise exc.at(place).with_traceback(None)  # noqa: B904 - it is the same error
         except SynchronousOnlyOperation:
@@ -97,7 +97,8 @@ class EncryptedAttribute(DeferredAttribute):
                 "with its row, or could not be: read it in sync_to_async(), which also says why"
             ) from None
         if opened.__class__ in _UNCHANGEABLE:
-            instance.__dict__[name] = opened
+            if instance.__dict__.get(name) is value:  # Another thread may have assigned something since.
+                instance.__dict__[name] = opened
             return opened
         with _keeping:  # If another thread was quicker, its document is the one: of two, one would be changed in vain.
             if instance.__dict__[name] is value:
@@ -139,7 +140,13 @@ class EncryptedAttribute(DeferredAttribute):
 
 
 class RowAttribute(EncryptedAttribute):
-    """The attribute of a field whose partition the row says."""
+    """The attribute of a field whose partition the row says.
+
+    Attributes:
+        knows_writers: it tells who writes it as it is from who reads it.
+    """
+
+    knows_writers = True
 
     def __get__(self, instance: models.Model | None, cls: type[models.Model] | None = None) -> Any:
         """Return the value; what is to be written, to who writes it as it is.

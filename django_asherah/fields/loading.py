@@ -18,7 +18,7 @@ from django.db.models.sql.compiler import SQLCompiler
 from django_asherah.envelope.keynames import one_per_key
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import AsherahError, EncryptionError
-from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, SealedValue
+from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, SealedValue, are_lasting
 from django_asherah.fields.sealing import load_keys
 
 ROWS_AT_ONCE = 100
@@ -90,7 +90,7 @@ class _KeyLoading(SQLCompiler):
                 said_at = [places.get((alias, column)) for column in field.partition_fields]
                 if None not in said_at:
                     find = _SaidByRow(self, field, said_at, converters)
-                elif (pk_at := places.get((alias, field.model._meta.pk))) is not None and not is_opened:
+                elif (pk_at := _find_key(places, alias, field.model._meta.pk)) is not None and not is_opened:
                     find = _SaidByTable(self, field, [pk_at], converters)
             yield _Selected(place, field, is_opened, find)
 
@@ -103,6 +103,16 @@ class _KeyLoading(SQLCompiler):
                 places[expression.alias, expression.target] = place
             place += len(expression) if isinstance(expression, ColPairs) else 1
         return places
+
+
+def _find_key(places: Mapping[tuple[Any, Any], int], alias: str | None, key: Any) -> int | None:
+    """Return where the primary key of a column's row stands: its own, or that of the only child with the same."""
+    if (alias, key) in places:
+        return places[alias, key]
+    links = [
+        at for (_, each), at in places.items() if each.primary_key and each.is_relation and each.target_field is key
+    ]
+    return links[0] if len(links) == 1 else None
 
 
 class _SaidByRow:
@@ -183,15 +193,15 @@ class _Selected:
                 return map(field.find_key, raw, partitions)
         return map(field.find_key, one_per_key([each for each in raw if each is not None] if None in raw else raw))
 
-    def seal_off(self, columns: Columns, keys: Keys, partitions: Partitions) -> None:
+    def seal_off(self, columns: Columns, keys: Keys, partitions: Partitions, *, is_lasting: bool) -> None:
         """Let sealed values stand where the records do."""
         field, raw = self.field, columns[self.place]
         if self.is_opened and field.template is not None:
             self._require(columns, partitions)
         if field.template is None and None not in raw:
-            columns[self.place] = map(SealedValue, raw, repeat(self._loaded(keys, None)))
+            columns[self.place] = map(SealedValue, raw, repeat(self._loaded(keys, None, is_lasting)))
             return
-        loaded = {partition: self._loaded(keys, partition) for partition in set(partitions)}
+        loaded = {partition: self._loaded(keys, partition, is_lasting) for partition in set(partitions)}
         columns[self.place] = [
             None if record is None else SealedValue(record, loaded[partition])
             for record, partition in zip(raw, partitions, strict=True)
@@ -201,8 +211,10 @@ class _Selected:
         """Return how long the records are, all together."""
         return sum(map(len, filter(None, columns[self.place])))
 
-    def _loaded(self, keys: Keys, partition: str | None) -> Loaded:
-        loaded: Loaded = Loaded(keys, partition) if self.is_opened else self.field.found_with(keys, partition)
+    def _loaded(self, keys: Keys, partition: str | None, is_lasting: bool) -> Loaded:
+        if self.is_opened:
+            return Loaded(keys, partition)
+        loaded: Loaded = self.field.found_with(keys, partition, is_lasting=is_lasting)
         return loaded
 
     def _require(self, columns: Columns, partitions: Partitions) -> None:
@@ -222,5 +234,6 @@ def _seal_off(columns: Columns, selected: Iterable[_Selected]) -> None:
     # Whatever is wrong with a key is an error of whoever reads its values, if anybody does.
     with suppress(AsherahError):
         keys = load_keys({meta for each, said in partitions for meta in each.find_keys(columns, said)})
+    is_lasting = are_lasting(keys)
     for each, said in partitions:
-        each.seal_off(columns, keys, said)
+        each.seal_off(columns, keys, said, is_lasting=is_lasting)

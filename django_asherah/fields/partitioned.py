@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from datetime import date
 from functools import lru_cache
 from typing import Any, cast
+from uuid import UUID
 
 from django.core.exceptions import FieldError, ValidationError
 from django.db import models
@@ -14,6 +15,9 @@ from django.utils.functional import cached_property
 from django_asherah.exceptions import EncryptionError
 from django_asherah.fields.generic import GenericField, Get_co, Set_contra
 from django_asherah.fields.template import PartitionTemplate
+
+_EXACT = frozenset({int, str, UUID, date, bool})
+"""Types of which two values that are equal have one text; of a Decimal, 1.1 and 1.10 have two."""
 
 
 class PartitionedMixin(GenericField[Set_contra, Get_co]):
@@ -54,34 +58,25 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
         """
         if self.template is None:
             return None
-        with suppress(TypeError):  # It can't be hashed.
-            return self._rendered(*values)
-        raise self._no_value(values)
+        return self._rendered(*values) if _EXACT.issuperset(map(type, values)) else self._render(values)
 
     @cached_property
     def _rendered(self) -> Callable[..., str]:
-        template, columns = cast(PartitionTemplate, self.template), self.partition_fields
-
         # Typed, as 1 and True are equal, and a column of text makes two texts of them.
-        @lru_cache(maxsize=4096, typed=True)
-        def rendered(*values: Any) -> str:
-            with suppress(ValidationError, ValueError, TypeError):
-                return template.render([_as_stored(column, each) for column, each in zip(columns, values, strict=True)])
-            raise self._no_value(values)
+        return lru_cache(maxsize=4096, typed=True)(lambda *values: self._render(values))
 
-        return rendered
-
-    def _no_value(self, values: Sequence[Any]) -> EncryptionError:
+    def _render(self, values: Sequence[Any]) -> str:
+        stored = []
         for column, value in zip(self.partition_fields, values, strict=True):
-            with suppress(ValidationError, ValueError, TypeError):
-                hash(value)
-                _as_stored(column, value)
-                continue
-            kind = type(value).__name__
-            return EncryptionError(
-                f"its partition {self.partition!r} needs {column.name!r}, which can't be this {kind}"
-            )
-        return EncryptionError(f"its partition {self.partition!r} can't be made of this row")
+            try:
+                stored.append(_as_stored(column, value))
+            except (ValidationError, ValueError, TypeError):
+                break
+        else:
+            return cast(PartitionTemplate, self.template).render(stored)
+        raise EncryptionError(
+            f"its partition {self.partition!r} needs {column.name!r}, which can't be this {type(value).__name__}"
+        )
 
     def needs_row(self) -> FieldError:
         """Return the error for a value whose partition the row says, where no row is known."""
@@ -100,5 +95,11 @@ class PartitionedMixin(GenericField[Set_contra, Get_co]):
 
 
 def _as_stored(column: models.Field[Any, Any], value: Any) -> Any:
-    """Return a value as it will be read again once it is stored: a field may write something else than it is given."""
+    """Return a value as it will be read again once it is stored: a field may write something else than it is given.
+
+    Raises:
+        ValidationError, ValueError, TypeError: it is none of the column's, or nobody knows before it is stored.
+    """
+    if hasattr(value, "resolve_expression"):
+        raise TypeError("the database computes it")
     return None if value is None else column.to_python(column.get_prep_value(value))

@@ -9,7 +9,7 @@ from django.db import models
 
 from django_asherah.fields.mixin import EncryptedFieldMixin
 from django_asherah.fields.pending import give_keys
-from django_asherah.fields.rows import prepare_rows, remember, require_whole_move, restore_rows
+from django_asherah.fields.rows import prepare_rows, remember, require_whole_moves, restore_rows
 
 if TYPE_CHECKING:
     Base = models.QuerySet[Any]
@@ -33,11 +33,10 @@ class EncryptedQuerySet(Base):
         """
         instances, names = tuple(objs), list(fields)
         given = [self.model._meta.get_field(name) for name in names]
-        for instance in instances:
-            require_whole_move(instance, names, self.db)
+        require_whole_moves(instances, names, self.db)
         held = prepare_rows(instances, [field for field in given if isinstance(field, EncryptedFieldMixin)])
         try:
-            give_keys(vars(instance)[name] for instance, name, _ in held)
+            give_keys(vars(each.instance)[each.name] for each in held)
             updated = super().bulk_update(instances, fields=names, batch_size=batch_size)
         finally:
             restore_rows(held)

@@ -7,20 +7,36 @@ the row as it was loaded, and seals under that of the row as it is. So an instan
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Any, TypeAlias, cast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from inspect import getattr_static
+from typing import Any, cast
 
 from django.core.exceptions import FieldError
-from django.db import models
+from django.db import connections, models
 from django.db.models.signals import class_prepared, post_init, post_save, pre_save
+from msgspec import Struct
 
+from django_asherah.exceptions import AsherahError
 from django_asherah.fields.interfaces import RowField
-from django_asherah.fields.sealed import SealedValue
+from django_asherah.fields.sealed import PreparedValue, SealedValue
 
-Unprepared: TypeAlias = tuple[models.Model, str, Any]
-"""An instance, the name of an attribute, and what the instance held under it."""
+
+class Unprepared(Struct, frozen=True, gc=False):
+    """What an instance held under the name of an attribute, which holds a prepared value for a while."""
+
+    instance: models.Model
+    name: str
+    value: Any
+
+    def __repr__(self) -> str:
+        return "<Unprepared>"
+
+
+_AT_ONCE = 500
+"""Rows that one query asks for."""
 
 _LOADED = "partition_columns"
+_UNPREPARED = "unprepared"
 _FIELDS, _COLUMNS = "_encrypted_row_fields", "_encrypted_row_columns"
 
 
@@ -103,27 +119,30 @@ def settle(instance: models.Model) -> None:
     remember(type(instance), instance)
 
 
-def require_whole_move(instance: models.Model, names: Collection[str], alias: str | None) -> None:
-    """Refuse to write a row's partition without its values, or its values without its partition.
+def require_whole_moves(instances: Sequence[models.Model], names: Collection[str], alias: str | None) -> None:
+    """Refuse to write rows' partitions without their values, or their values without their partitions.
+
+    The database is asked what the rows say, as instances may be older than that, or newer than a rollback.
 
     Args:
-        instance: the row.
+        instances: the rows, of one model.
         names: the fields that are written, by name or ``attname``.
-        alias: the database; the row's own if None.
+        alias: the database; the rows' own if None.
 
     Raises:
-        FieldError: the row would say another partition than its values have.
+        FieldError: a row would say another partition than its values have.
     """
-    for field in row_fields(type(instance)):
-        changed = _changed(field, instance)
-        written = [column.name for column in changed if column.name in names or column.attname in names]
-        is_whole = len(written) == len(changed) and field.name in names
-        is_untouched = not written and field.name not in names
-        if changed and not is_whole and not is_untouched and _is_elsewhere(field, instance, alias):
-            wanted = ", ".join(repr(name) for name in _whole(instance, changed))
+    for field in row_fields(type(instances[0])) if instances else ():
+        named = [column.name in names or column.attname in names for column in field.partition_fields]
+        if (field.name in names and all(named)) or (field.name not in names and not any(named)):
+            continue
+        moved = next(_elsewhere(field, instances, alias), None)
+        if moved is not None:
+            columns = ", ".join(repr(column.name) for column in field.partition_fields)
+            wanted = ", ".join(repr(name) for name in _whole(moved, field.partition_fields))
             raise FieldError(
-                f"{field.full_name}: {changed[0].name!r} has changed, and with it the partition {field.partition!r}: "
-                f"its value has to be sealed anew. Save {wanted} together, or save() the whole row."
+                f"{field.full_name}: {columns} has changed, and with it the partition {field.partition!r}: its value "
+                f"has to be sealed anew. Save {wanted} together, or save() the whole row."
             )
 
 
@@ -133,7 +152,7 @@ def require_same_row(field: RowField, instance: models.Model) -> None:
     Raises:
         FieldError: it moves.
     """
-    if not instance._state.adding and _changed(field, instance) and _is_elsewhere(field, instance, None):
+    if not instance._state.adding and _changed(field, instance) and any(_elsewhere(field, [instance], None)):
         raise FieldError(
             f"{field.full_name}: an expression can't be saved together with another partition {field.partition!r}: "
             "save the one, and then the other."
@@ -150,21 +169,33 @@ def prepare_rows(instances: Iterable[models.Model], fields: Collection[RowField]
     try:
         for instance in instances:
             for field in fields:
-                name = field.attname
-                value = instance.__dict__[name] if name in instance.__dict__ else getattr(instance, name)
-                if value is not None:
-                    held.append((instance, name, value))
-                    instance.__dict__[field.attname] = field.prepare(value, instance)
-    except BaseException:
+                _prepare(field, instance, held)
+    except BaseException as exc:
         restore_rows(held)
-        raise
+        # The frames below hold values, and a debug page shows what frames hold.
+        raise exc.with_traceback(None)  # noqa: B904 - it is the same error
     return held
 
 
-def restore_rows(held: Iterable[Unprepared]) -> None:
+def restore_rows(held: Sequence[Unprepared]) -> None:
     """Undo :func:`prepare_rows`."""
-    for instance, name, value in held:
-        instance.__dict__[name] = value
+    for each in reversed(held):  # One that was given twice has its value back at last.
+        each.instance.__dict__[each.name] = each.value
+
+
+def _prepare(field: RowField, instance: models.Model, held: list[Unprepared]) -> None:
+    name = field.attname
+    if name not in instance.__dict__:
+        getattr(instance, name)
+    value = instance.__dict__.get(name)
+    if value is None or value.__class__ is PreparedValue:
+        return
+    try:
+        prepared = field.prepare(value, instance)
+    except AsherahError as exc:
+        raise exc.at(field.full_name)  # noqa: B904 - it is the same error
+    held.append(Unprepared(instance, name, value))
+    instance.__dict__[name] = prepared
 
 
 def _whole(instance: models.Model, changed: Collection[models.Field[Any, Any]]) -> list[str]:
@@ -184,16 +215,31 @@ def _changed(field: RowField, instance: models.Model) -> list[models.Field[Any, 
     return [
         column
         for column in field.partition_fields
-        if (name := column.attname) in held and (is_new or name not in loaded or held[name] != loaded[name])
+        if (name := column.attname) in held
+        and (is_new or name not in loaded or type(held[name]) is not type(loaded[name]) or held[name] != loaded[name])
     ]
 
 
-def _is_elsewhere(field: RowField, instance: models.Model, alias: str | None) -> bool:
-    """Tell whether the database has another partition for the row. It may have been refreshed, and then it has not."""
+def _elsewhere(field: RowField, instances: Sequence[models.Model], alias: str | None) -> Iterator[models.Model]:
+    """Yield the instances that say another partition than their rows do in the database."""
     names = [column.attname for column in field.partition_fields]
-    rows = field.model._base_manager.using(alias or instance._state.db).filter(pk=instance.pk)
-    stored = rows.values_list(*names).first()
-    return stored is not None and field.partition_of(stored) != current_partition(field, instance)
+    rows = field.model._base_manager.using(alias or instances[0]._state.db)
+    if connections[rows.db].in_atomic_block:  # Where it can, the database holds them until the write.
+        rows = rows.select_for_update()
+    for start in range(0, len(instances), _AT_ONCE):
+        part = instances[start : start + _AT_ONCE]
+        stored = {pk: said for pk, *said in rows.filter(pk__in=[each.pk for each in part]).values_list("pk", *names)}
+        for each in part:
+            if each.pk in stored and field.partition_of(stored[each.pk]) != _partition_to_write(field, each):
+                yield each
+
+
+def _partition_to_write(field: RowField, instance: models.Model) -> str | None:
+    held = instance.__dict__.get(field.attname)
+    knows = all(column.attname in instance.__dict__ for column in field.partition_fields)
+    if not knows and held.__class__ is SealedValue and held.loaded.partition is not None:
+        return held.loaded.partition  # Asking for what was left out would be a query more.
+    return current_partition(field, instance)
 
 
 def remember(
@@ -225,12 +271,21 @@ def forget(instance: models.Model) -> None:
 
 
 def _before_save(sender: Any, instance: models.Model, raw: bool, using: str, update_fields: Any, **kwargs: Any) -> None:
-    if update_fields is not None:
-        require_whole_move(instance, update_fields, using)
+    if raw:
+        # An attribute that another descriptor is wrapped around does not see who asks it.
+        wrapped = [field for field in row_fields(sender) if not _knows_writers(sender, field.attname)]
+        instance._state.__dict__[_UNPREPARED] = prepare_rows([instance], wrapped)
+    elif update_fields is not None:
+        require_whole_moves([instance], update_fields, using)
 
 
 def _after_save(sender: Any, instance: models.Model, update_fields: Any, **kwargs: Any) -> None:
+    restore_rows(instance._state.__dict__.pop(_UNPREPARED, ()))
     remember(sender, instance, update_fields)
+
+
+def _knows_writers(model: type[models.Model], name: str) -> bool:
+    return getattr(getattr_static(model, name), "knows_writers", False) is True
 
 
 def watch(sender: Any, **kwargs: Any) -> None:

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import BaseExpression, Combinable
 
-from django_asherah.exceptions import AsherahError, EncryptionError
+from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError, KeyNotFoundError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import require_records
 from django_asherah.fields.pending import PendingRecord
@@ -73,7 +74,7 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
             EncryptionError: the field can't hold it, or the row doesn't say whose it is.
             AsherahError: it was never read and the row has moved since it was loaded, but it can't be opened.
         """
-        if value.__class__ is Unreadable and value.field == self and not is_new:
+        if value.__class__ is Unreadable and value.is_of(self, instance) and not is_new:
             value = SealedValue(value.raw)
         if value.__class__ is SealedValue:
             return self._unread(value, instance, is_new=is_new)
@@ -116,6 +117,8 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
             if value is None:
                 return None
             if isinstance(value, _NO_VALUES):
+                if value.__class__ is PreparedValue and self.template is not None and value.partition != partition:
+                    raise EncryptionError("a value that was prepared for a row of another partition can't be written")
                 return self._expression(value, partition)
             if value.__class__ is SealedValue:
                 value = self.value_of(value.record, partition or value.loaded.partition, value.loaded.keys)
@@ -136,6 +139,10 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
         if loaded.kind is not None and loaded.kind != self.record_kind:  # Somebody took it out of another column.
             return self.prepare(self.value_of(held.record, loaded.partition, loaded.keys), instance, is_new=is_new)
         if self.template is None or not may_have_moved(self, held, instance):
+            if not loaded.is_lasting and self.has_lost_key(held):
+                with suppress(DecryptionError, KeyNotFoundError):
+                    payload = self.payload_of(held.record, loaded.partition, loaded.keys)
+                    return PreparedValue(None, payload, loaded.partition, is_new)
             partition = loaded.partition or (current_partition(self, instance) if self.template else None)
             if is_new and not self.is_plaintext(held.record):
                 self.key_of(held.record, partition)  # What is no record may stay where it is, and goes nowhere else.

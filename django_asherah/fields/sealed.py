@@ -24,12 +24,19 @@ class Loaded(Struct, frozen=True, gc=False, eq=False):
         partition: the one that their rows say; None if the field has its own, or it is not known.
         session: what opens them; None if that is to be found when one is read.
         kind: the ``record_kind`` of the field that they were loaded for.
+        is_lasting: whether the rows of all the keys were certain to last.
     """
 
     keys: Keys = NO_KEYS
     partition: str | None = None
     session: Session | None = None
     kind: tuple[Any, ...] | None = None
+    is_lasting: bool = True
+
+
+def are_lasting(keys: Keys) -> bool:
+    """Tell whether the rows of all these keys were certain to last when they were read."""
+    return all(key.is_committed for key in keys.values())
 
 
 NOT_LOADED = Loaded()
@@ -41,7 +48,7 @@ class SealedValue(Struct, frozen=True, gc=False, eq=False):
 
     Attributes:
         record: what the database holds, as the field's column gives it.
-        loaded: what is known of it. A pickle does not take that along.
+        loaded: what is known of it. A pickle takes the partition along, and nothing else.
     """
 
     record: str | bytes
@@ -56,8 +63,8 @@ class SealedValue(Struct, frozen=True, gc=False, eq=False):
     def __deepcopy__(self, memo: Any) -> Self:
         return self
 
-    def __reduce__(self) -> tuple[type, tuple[str | bytes]]:
-        return SealedValue, (self.record,)
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return SealedValue, (self.record, Loaded(partition=self.loaded.partition))
 
 
 class PreparedValue(Struct, gc=False, eq=False):

@@ -16,13 +16,19 @@ from django_asherah import engine
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta, printable
 from django_asherah.envelope.session import Session
-from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError, PartitionMismatchError
+from django_asherah.exceptions import (
+    AsherahError,
+    DecryptionError,
+    EncryptionError,
+    KeyNotFoundError,
+    PartitionMismatchError,
+)
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.partitioned import PartitionedMixin
 from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, SealedValue
 from django_asherah.fields.utf8 import decode_text, encode_text
-from django_asherah.guard import allowed_partitions
+from django_asherah.guard import allowed_partitions, outside_guard
 
 
 class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
@@ -97,6 +103,22 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
         if engine.get_keys_database() not in (None, alias):
             key = engine.get_factory().intermediate_keys.exact(self.key_of(record, partition))
             engine.require_committed_key(key, alias)
+
+    def has_lost_key(self, sealed: SealedValue) -> bool:
+        """Tell whether the key of what was loaded is gone by now, as when the transaction that made it was undone.
+
+        Raises:
+            KMSError, MetastoreError: it can't be told.
+        """
+        try:
+            meta = self.key_of(sealed.record, sealed.loaded.partition)
+            loaded = sealed.loaded.keys[meta]
+            # Another key may stand under the same id and time since then.
+            return engine.get_factory().intermediate_keys.exact(meta).record.key != loaded.record.key
+        except KeyNotFoundError:
+            return True
+        except (DecryptionError, KeyError):
+            return False
 
     def is_plaintext(self, raw: Any) -> bool:
         """Tell whether a column value is one that was never encrypted, which only ``allow_plaintext`` allows."""
@@ -189,14 +211,17 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
         """What two fields must share for the record of one to be a value of the other: partition, type and format."""
         return self.partition, type(self), self.format.name
 
-    def found_with(self, keys: Keys, partition: str | None = None) -> Loaded:
+    def found_with(self, keys: Keys, partition: str | None = None, *, is_lasting: bool = True) -> Loaded:
         """Return what there is to know of records that were loaded, with these keys, in rows of this partition."""
+        session = self._loading_session(partition)
+        return Loaded(keys, partition, session, self.record_kind, is_lasting)
+
+    def _loading_session(self, partition: str | None) -> Session | None:
         if allowed_partitions.get() is not None or self.allow_plaintext or (self.template and partition is None):
-            # Then what opens them is found when one is read: a guard refuses what is read, and no row for it.
-            return Loaded(keys, partition, None, self.record_kind)
+            return None  # It is found when a value is read: a guard refuses what is read, and no row for it.
         with suppress(EncryptionError):  # No key can have been of such a partition.
-            return Loaded(keys, partition, self._session(partition), self.record_kind)
-        return Loaded(keys, partition, None, self.record_kind)
+            return self._session(partition)
+        return None
 
     def _session(self, partition: str | None) -> Session:
         if partition is None:
@@ -222,8 +247,14 @@ def load_newest_keys(partitions: Iterable[str | None]) -> dict[str, CryptoKey]:
     Raises:
         EncryptionError: a partition can't be part of a key id.
         KMSError, MetastoreError: a key can't be loaded or made.
+        PartitionMismatchError: a guard does not allow one of them; no key was made.
     """
-    return engine.get_factory().current_keys(partition for partition in partitions if partition is not None)
+    wanted = [partition for partition in partitions if partition is not None]
+    if (allowed := allowed_partitions.get()) is not None:
+        for partition in wanted:
+            if partition not in allowed:
+                raise outside_guard(partition, allowed)
+    return engine.get_factory().current_keys(wanted)
 
 
 def load_keys(metas: Iterable[KeyMeta | None]) -> Keys:

@@ -14,7 +14,7 @@ from django.db.models.expressions import Col
 
 from django_asherah.exceptions import AsherahError
 from django_asherah.fields.guards import refuse_misuse
-from django_asherah.fields.sealed import SealedValue
+from django_asherah.fields.sealed import SealedValue, are_lasting
 from django_asherah.fields.sealing import load_keys
 
 
@@ -56,5 +56,6 @@ def _seal_off(value: Any, column: EncryptedCol, connection: Any) -> Any:
         return value
     field, record = column.target, bytes(value) if isinstance(value, memoryview) else value
     with suppress(AsherahError):
-        return SealedValue(record, field.found_with(load_keys([field.find_key(record)])))
+        keys = load_keys([field.find_key(record)])
+        return SealedValue(record, field.found_with(keys, is_lasting=are_lasting(keys)))
     return SealedValue(record)

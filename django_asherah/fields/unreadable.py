@@ -18,16 +18,21 @@ class Unreadable(str):
     Saving its instance writes the record back as it was found; it can't be written anywhere else.
     """
 
-    __slots__ = ("field", "raw")
+    __slots__ = ("_key", "field", "raw")
 
     field: Any
     raw: Any
+    _key: Any
 
-    def __new__(cls, field: Any, raw: Any) -> Self:
-        """Take the field and what its column holds."""
+    def __new__(cls, field: Any, raw: Any, key: Any = None) -> Self:
+        """Take the field, what its column holds, and its row's primary key."""
         unreadable = super().__new__(cls, "⚠ could not be decrypted")
-        unreadable.field, unreadable.raw = field, raw
+        unreadable.field, unreadable.raw, unreadable._key = field, raw, key
         return unreadable
+
+    def is_of(self, field: Any, instance: models.Model) -> bool:
+        """Tell whether this was found in ``field`` of the very row."""
+        return bool(self.field == field and self._key == instance.pk)
 
     # Django's admin looks a truth value's icon up among True, False and None, and this is none it knows: so, the last.
     def __eq__(self, other: object) -> bool:
@@ -40,8 +45,8 @@ class Unreadable(str):
     def _is_truth(self) -> bool:
         return isinstance(self.field, BooleanField)
 
-    def __getnewargs__(self) -> tuple[Any, Any]:  # type: ignore[override]
-        return self.field, self.raw
+    def __getnewargs__(self) -> tuple[Any, Any, Any]:  # type: ignore[override]
+        return self.field, self.raw, self._key
 
     __repr__ = str.__str__
 
