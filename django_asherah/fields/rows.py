@@ -112,9 +112,9 @@ def settle(instance: models.Model) -> None:
         return
     for field in row_fields(type(instance)):
         held = now.get(field.attname)
-        if held.__class__ is SealedValue and loaded_partition(field, held, instance) != current_partition(
-            field, instance
-        ):
+        if held.__class__ is not SealedValue or loaded_partition(field, held, instance) is None:
+            continue
+        if may_have_moved(field, held, instance):
             open_unread(field, held, instance)
     remember(type(instance), instance)
 
@@ -152,7 +152,8 @@ def require_same_row(field: RowField, instance: models.Model) -> None:
     Raises:
         FieldError: it moves.
     """
-    if not instance._state.adding and _changed(field, instance) and any(_elsewhere(field, [instance], None)):
+    is_here = instance._state.adding or not _changed(field, instance)
+    if not is_here and next(_elsewhere(field, [instance], None), None) is not None:
         raise FieldError(
             f"{field.full_name}: an expression can't be saved together with another partition {field.partition!r}: "
             "save the one, and then the other."
@@ -271,6 +272,7 @@ def forget(instance: models.Model) -> None:
 
 
 def _before_save(sender: Any, instance: models.Model, raw: bool, using: str, update_fields: Any, **kwargs: Any) -> None:
+    restore_rows(instance._state.__dict__.pop(_UNPREPARED, ()))  # Of a save that failed.
     if raw:
         # An attribute that another descriptor is wrapped around does not see who asks it.
         wrapped = [field for field in row_fields(sender) if not _knows_writers(sender, field.attname)]
