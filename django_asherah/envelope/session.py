@@ -57,9 +57,7 @@ class Session:
     def encrypt(self, payload: bytes, key: CryptoKey | None = None) -> str:
         """Return ``payload`` (0 bytes to 64 MiB) as the JSON of a data row record.
 
-        Args:
-            payload: what to seal.
-            key: what seals it, if :meth:`SessionFactory.current_keys` has just returned it for this partition.
+        The newest key seals it, or ``key``, which :meth:`SessionFactory.current_keys` has just returned.
 
         Raises:
             EncryptionError: not bytes, or too long.
@@ -81,10 +79,6 @@ class Session:
 
     def encrypt_compact(self, payload: bytes, key: CryptoKey | None = None) -> bytes:
         """Return ``payload`` as a record in the compact format, which only django-asherah reads.
-
-        Args:
-            payload: what to seal.
-            key: as for :meth:`encrypt`.
 
         Raises:
             EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.

@@ -22,9 +22,9 @@ from django_asherah.fields.loading import load_with_rows
 from django_asherah.fields.options import check_options
 from django_asherah.fields.partitions import check_partition
 from django_asherah.fields.pending import require_whole_upsert
-from django_asherah.fields.rows import watch
 from django_asherah.fields.selecting import EncryptedCol
 from django_asherah.fields.template import PartitionTemplate
+from django_asherah.fields.watching import watch
 
 if TYPE_CHECKING:
     from django.db.models.lookups import Lookup, Transform

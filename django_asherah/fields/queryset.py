@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 
 from django_asherah.fields.mixin import EncryptedFieldMixin
+from django_asherah.fields.moves import require_whole_moves
 from django_asherah.fields.pending import give_keys
-from django_asherah.fields.rows import prepare_rows, remember, require_whole_moves, restore_rows
+from django_asherah.fields.rows import remember
+from django_asherah.fields.unprepared import prepare_rows, restore_rows
 
 if TYPE_CHECKING:
     Base = models.QuerySet[Any]

@@ -17,13 +17,13 @@ from django.db.models.expressions import BaseExpression, Combinable
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError, KeyNotFoundError
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import require_records
+from django_asherah.fields.moves import require_same_row
 from django_asherah.fields.pending import PendingRecord
 from django_asherah.fields.rows import (
     current_partition,
     loaded_partition,
     may_have_moved,
     open_unread,
-    require_same_row,
     settle,
 )
 from django_asherah.fields.sealed import PreparedValue, SealedValue
