@@ -12,6 +12,7 @@ from functools import cache, reduce
 from itertools import chain, islice, repeat
 from typing import Any, TypeAlias
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.expressions import Col, ColPairs
 from django.db.models.sql.compiler import SQLCompiler
 
@@ -231,8 +232,8 @@ class _Selected:
 def _seal_off(columns: Columns, selected: Iterable[_Selected]) -> None:
     partitions = [(each, each.partitions(columns)) for each in selected]
     keys = NO_KEYS
-    # Whatever is wrong with a key is an error of whoever reads its values, if anybody does.
-    with suppress(AsherahError):
+    # Whatever is wrong with a key or the settings is an error of whoever reads its values, if anybody does.
+    with suppress(AsherahError, ImproperlyConfigured):
         keys = load_keys({meta for each, said in partitions for meta in each.find_keys(columns, said)})
     is_lasting = are_lasting(keys)
     for each, said in partitions:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah import engine
@@ -219,7 +220,7 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
     def _loading_session(self, partition: str | None) -> Session | None:
         if allowed_partitions.get() is not None or self.allow_plaintext or (self.template and partition is None):
             return None  # It is found when a value is read: a guard refuses what is read, and no row for it.
-        with suppress(EncryptionError):  # No key can have been of such a partition.
+        with suppress(EncryptionError, ImproperlyConfigured):  # No key can have been of such a partition.
             return self._session(partition)
         return None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.expressions import Col
 
 from django_asherah.exceptions import AsherahError
@@ -55,7 +56,7 @@ def _seal_off(value: Any, column: EncryptedCol, connection: Any) -> Any:
     if value is None or value.__class__ is SealedValue:
         return value
     field, record = column.target, bytes(value) if isinstance(value, memoryview) else value
-    with suppress(AsherahError):
+    with suppress(AsherahError, ImproperlyConfigured):
         keys = load_keys([field.find_key(record)])
         return SealedValue(record, field.found_with(keys, is_lasting=are_lasting(keys)))
     return SealedValue(record)

@@ -110,7 +110,7 @@ class TestReads:
         assert async_to_sync(read)("ssn") == "900"
 
     def test_raw_without_the_clinic_costs_a_query_when_the_value_is_read(self, zoe: Patient) -> None:
-        (patient,) = Patient.objects.raw("SELECT id, ssn FROM testapp_patient")
+        (patient,) = Patient.objects.raw("SELECT id, ssn FROM testapp_tenants_patient")
         with CaptureQueriesContext(connection) as sent:
             assert patient.ssn == "900"
         assert len(sent) == 1

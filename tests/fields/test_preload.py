@@ -102,7 +102,7 @@ def test_keys_of_each_rows_partition_are_loaded_together() -> None:
 def test_compact_records_alone_tell_their_keys_too() -> None:
     for _ in range(KEYS):
         Patient.objects.create(clinic=Clinic.objects.create(), scan=b"x")
-    execute("default", "UPDATE testapp_patient SET history = ''")
+    execute("default", "UPDATE testapp_tenants_patient SET history = ''")
     engine.get_factory().clear()
     preload_keys(Patient.objects.all())
     assert len(engine.get_factory().intermediate_keys) == KEYS

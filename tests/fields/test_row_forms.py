@@ -73,7 +73,7 @@ def swap_records(one: Patient, two: Patient) -> None:
     records = record_of(one, "ssn"), record_of(two, "ssn")
     with connection.cursor() as cursor:
         for row, record in zip((two, one), records, strict=True):
-            cursor.execute("UPDATE testapp_patient SET ssn = %s WHERE id = %s", [record, row.pk])
+            cursor.execute("UPDATE testapp_tenants_patient SET ssn = %s WHERE id = %s", [record, row.pk])
 
 
 class TestForms:

@@ -59,7 +59,7 @@ HELD: dict[str, Callable[[Patient], Any]] = {
     "copied": copy.copy,
     "copied deeply": copy.deepcopy,
     "of an iterator": lambda patient: next(Patient.objects.filter(pk=patient.pk).iterator()),
-    "of raw SQL": lambda patient: Patient.objects.raw("SELECT * FROM testapp_patient")[0],
+    "of raw SQL": lambda patient: Patient.objects.raw("SELECT * FROM testapp_tenants_patient")[0],
     "of a union": lambda patient: Patient.objects.all().union(Patient.objects.all())[0],
     "with its clinic": lambda patient: Patient.objects.select_related("clinic").get(pk=patient.pk),
     "of in_bulk": lambda patient: Patient.objects.in_bulk()[patient.pk],

@@ -87,7 +87,7 @@ def test_a_path_that_opens_fails(swapped: Any, path: str) -> None:
 
 INSTANCES: dict[str, Callable[[], Any]] = {
     "all": Patient.objects.all,
-    "raw": lambda: Patient.objects.raw("SELECT * FROM testapp_patient"),
+    "raw": lambda: Patient.objects.raw("SELECT * FROM testapp_tenants_patient"),
     "in_bulk": lambda: Patient.objects.in_bulk().values(),
     "iterator": Patient.objects.iterator,
     "deferred": lambda: Patient.objects.defer(*NAMES),
@@ -145,7 +145,7 @@ def test_a_record_of_a_constant_partition_does_not_open_in_a_row_and_the_reverse
     patient = Patient.objects.create(clinic=north, ssn="s", remark="r")
     ssn, remark = record_of(patient, "ssn"), record_of(patient, "remark")
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE testapp_patient SET ssn = %s, remark = %s", [remark, ssn])
+        cursor.execute("UPDATE testapp_tenants_patient SET ssn = %s, remark = %s", [remark, ssn])
     row = Patient.objects.get()
     for name in ("ssn", "remark"):
         with pytest.raises(PartitionMismatchError, match=rf"testapp\.Patient\.{name}"):
@@ -179,7 +179,7 @@ def test_a_record_whose_key_name_was_rewritten_does_not_open(north: Clinic, sout
     Patient.objects.create(clinic=south, ssn="t", history={})
     forged = record_of(one, "ssn").replace(f"_IK_clinic-{north.pk}_", f"_IK_clinic-{south.pk}_")
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE testapp_patient SET ssn = %s WHERE clinic_id = %s", [forged, south.pk])
+        cursor.execute("UPDATE testapp_tenants_patient SET ssn = %s WHERE clinic_id = %s", [forged, south.pk])
     with pytest.raises(Exception, match=r"testapp\.Patient\.ssn") as caught:
         Patient.objects.get(clinic=south).ssn
     assert isinstance(caught.value, DecryptionError) or type(caught.value).__name__ == "KeyNotFoundError"

@@ -113,6 +113,6 @@ def save_patients(count: int) -> None:
         places = ", ".join(["(%s, '', %s, '')"] * len(part))
         execute(
             "default",
-            f"INSERT INTO testapp_patient (clinic_id, name, ssn, history) VALUES {places}",
+            f"INSERT INTO testapp_tenants_patient (clinic_id, name, ssn, history) VALUES {places}",
             [each for row in part for each in row],
         )

@@ -133,6 +133,9 @@ class Patient(models.Model):
     scan = EncryptedBinaryField(partition="clinic-{clinic_id}", record_format="compact", null=True)
     remark = EncryptedTextField(null=True)
 
+    class Meta:
+        db_table = "testapp_tenants_patient"  # The pages of the documentation make a Patient of their own.
+
 
 class Typed(models.Model):
     """Two columns of every type: one with a default, one that may be NULL."""

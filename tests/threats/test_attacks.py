@@ -125,7 +125,7 @@ def test_a_record_of_another_tenant_never_opens_whoever_put_it_there(name: str) 
         lambda: getattr(Patient.objects.get(pk=mine.pk), name),
         lambda: list(Patient.objects.filter(pk=mine.pk).values("clinic", name)),
         lambda: Patient.objects.annotate(copy=F(name)).get(pk=mine.pk),
-        lambda: getattr(Patient.objects.raw("SELECT * FROM testapp_patient WHERE id = %s", [mine.pk])[0], name),
+        lambda: getattr(Patient.objects.raw("SELECT * FROM testapp_tenants_patient WHERE id = %s", [mine.pk])[0], name),
     ]
     for read in reads:
         with pytest.raises(PartitionMismatchError, match=rf"^testapp\.Patient\.{name}"):
@@ -136,7 +136,7 @@ def test_a_record_of_another_tenant_never_opens_whoever_put_it_there(name: str) 
 def test_a_row_that_is_given_to_another_tenant_does_not_open_there() -> None:
     mine, theirs = patients_of_two_clinics()
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE testapp_patient SET clinic_id = %s WHERE id = %s", [mine.clinic_id, theirs.pk])
+        cursor.execute("UPDATE testapp_tenants_patient SET clinic_id = %s WHERE id = %s", [mine.clinic_id, theirs.pk])
     stolen = Patient.objects.get(pk=theirs.pk)
     for name in ("ssn", "history", "scan"):
         with pytest.raises(PartitionMismatchError):
