@@ -69,7 +69,8 @@ class TestSimpleHistory:
     def test_the_checks_have_nothing_to_say(self) -> None:
         for model in (ResidentWithHistory, ResidentWithHistory.history.model):
             assert [each for each in model.check() if str(each.id).startswith("asherah.")] == []
-        assert not [each for each in checks.run_checks() if str(each.id).startswith("asherah.E")]
+        found = checks.run_checks(databases=["default"])
+        assert not [each for each in found if str(each.id).startswith("asherah.E1")]
 
     def test_history_is_sealed_for_the_rows_tenant(self, row: ResidentWithHistory, north: Clinic) -> None:
         (kept,) = row.history.all()
