@@ -12,16 +12,14 @@ from typing import Any
 
 import pytest
 from celery.contrib.testing.worker import start_worker
-from kombu import Connection
 
 from django_asherah.celery import HEADER, carry_partition_guard
 from django_asherah.exceptions import PartitionMismatchError
 from django_asherah.guard import allowed_partitions, partition_guard
 from tests import guarded_tasks
+from tests.brokers import BROKER, own_queue
 from tests.databases import ROOT
 from tests.guarded_tasks import app, look, look_at_last, look_in_place, send_narrowed
-
-BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//")
 
 
 def seen_by_all(task: str) -> dict[str, Any]:
@@ -107,17 +105,8 @@ class TestEager:
 
 @pytest.fixture
 def queue() -> Iterator[str]:
-    """A queue of the broker's own; where there is no broker, the test says so, and fails in CI."""
-    try:
-        with Connection(BROKER, connect_timeout=5) as connection:
-            connection.ensure_connection(max_retries=1)
-            name = f"asherah-test-{uuid.uuid4().hex}"
-            yield name
-            connection.default_channel.queue_delete(name)
-    except OSError as exc:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"NOT RUN HERE: RabbitMQ does not answer at {BROKER.rpartition('@')[2]} ({exc})")
+    with own_queue() as name:
+        yield name
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from django_asherah import engine, lifecycle
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import KMSError
 from django_asherah.lifecycle.reencryption import Options
+from tests.brokers import BROKER, own_queue
 from tests.databases import ROOT, as_asherah, execute, run_django, url_of
 from tests.lifecycle.conftest import Run
 from tests.lifecycle.processes import environment, manage
@@ -31,23 +32,13 @@ from tests.testapp.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//")
 ROWS = 120
 
 
 @pytest.fixture
 def queue() -> Iterator[str]:
-    """A queue of the broker's own; where there is no broker, the test says so, and fails in CI."""
-    try:
-        with Connection(BROKER, connect_timeout=5) as connection:
-            connection.ensure_connection(max_retries=1)
-            name = f"asherah-test-{uuid.uuid4().hex}"
-            yield name
-            connection.default_channel.queue_delete(name)
-    except OSError as exc:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"NOT RUN HERE: RabbitMQ does not answer at {BROKER.rpartition('@')[2]} ({exc})")
+    with own_queue() as name:
+        yield name
 
 
 @pytest.fixture
