@@ -37,12 +37,12 @@ class PendingRecord:
             EncryptionError, KMSError, MetastoreError: it can't be sealed.
         """
         field, prepared = self._field, self._prepared
+        require_whole_upsert(field, compiler.query)  # Before a key is made for it.
         try:
             key = _keys_of(compiler)[str(prepared.partition)]
             record = field.seal_for(connection.alias, prepared.payload, prepared.partition, key)
         except AsherahError as exc:
             raise exc.at(field.full_name).with_traceback(None)  # noqa: B904 - it is the same error
-        require_whole_upsert(field, compiler.query)
         return get_placeholder(record, connection), [record]
 
     def __repr__(self) -> str:
@@ -55,9 +55,10 @@ def require_whole_upsert(field: Any, query: Any) -> None:
     Raises:
         FieldError: it would.
     """
-    updated = {each.name for each in getattr(query, "update_fields", None) or ()}
-    if field.template is None or not updated:
+    updates = getattr(query, "update_fields", None)
+    if field.template is None or not updates:  # Most often: this is asked for every value.
         return
+    updated = {each.name for each in updates}
     # What found the row is the same in both.
     same = {each.name for each in query.unique_fields or ()}
     saying = {column.name for column in field.partition_fields} - same

@@ -172,15 +172,6 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
         """
         return self._session(partition).read(record).key.parent_key_meta
 
-    def newest_key(self, partition: str | None = None) -> KeyMeta:
-        """Return the intermediate key that :meth:`seal` uses now.
-
-        Raises:
-            FieldError: only a row says the partition.
-            KMSError, MetastoreError: there is no key, and none can be loaded or made.
-        """
-        return self._session(partition).newest_key().meta
-
     def value_of(self, raw: Any, partition: str | None = None, keys: Keys = NO_KEYS) -> Any:
         """Return the value of what the column holds, which isn't NULL.
 
