@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -53,6 +54,19 @@ def _empty_key_table(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("transactional_db")
         EncryptionKey.objects.all().delete()
         engine.reset()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _logging_left_as_it_was() -> Iterator[None]:
+    """Fail the module that changes logging for the ones after it, which then miss warnings for no reason of theirs."""
+
+    def state() -> tuple[int, int, bool]:
+        ours = logging.getLogger("django_asherah")
+        return logging.root.level, logging.root.manager.disable, ours.propagate and not ours.disabled
+
+    before = state()
+    yield
+    assert state() == before
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 
 from django_asherah.celery import HEADER, carry_partition_guard
 from django_asherah.exceptions import PartitionMismatchError
@@ -38,8 +39,14 @@ EXPECTED = {"with a guard": seen_by_all("clinic-7,default"), "without": seen_by_
 @pytest.fixture(scope="module")
 def worker() -> Iterator[None]:
     """A worker in a thread of this process, on a broker in its memory."""
+
+    def leave_logging(**_: Any) -> None:
+        """Keep Celery from setting the root logger's level, which later tests of warnings need."""
+
+    setup_logging.connect(leave_logging)
     with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
         yield
+    setup_logging.disconnect(leave_logging)
 
 
 @pytest.mark.slow  # Stopping the worker takes four seconds.
