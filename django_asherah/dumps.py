@@ -7,6 +7,9 @@ its creation time, whatever the ``row_id`` that it was dumped with.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from django_asherah import engine
@@ -41,10 +44,14 @@ def add_key(alias: str, key_id: str, document: Any) -> None:
     record = _decode(key_id, document)
     meta = KeyMeta(key_id, record.created)
     metastore = DatabaseMetastore(alias)
-    if _is_system_key_in_use(alias, key_id) and _standing(metastore, meta) is None:
+    row = metastore.read(meta)  # Through the caller's connection: most often this needs no other.
+    if row is not None:
+        _require_same(alias, meta, record, row.record)
+        return
+    if _is_system_key_in_use(alias, key_id):
         _require_opens(meta, record)
     if not metastore.store(key_id, record):
-        _require_same(alias, meta, record, _standing(metastore, meta))
+        _require_same(alias, meta, record, partial(metastore.load, meta))
 
 
 def _decode(key_id: str, document: Any) -> EnvelopeKeyRecord:
@@ -58,13 +65,6 @@ def _is_system_key_in_use(alias: str, key_id: str) -> bool:
     return engine.get_keys_database() == alias and engine.get_factory().system_key_id == key_id
 
 
-def _standing(metastore: DatabaseMetastore, meta: KeyMeta) -> EnvelopeKeyRecord | None:
-    try:
-        return metastore.load(meta)
-    except InvalidRecordError:  # A damaged row is not replaced either.
-        return None
-
-
 def _require_opens(meta: KeyMeta, record: EnvelopeKeyRecord) -> None:
     # All new writes depend on the newest system key. One that can't be opened would stop them, and on PostgreSQL and
     # MySQL it would stay, whatever becomes of the load.
@@ -75,7 +75,12 @@ def _require_opens(meta: KeyMeta, record: EnvelopeKeyRecord) -> None:
         raise
 
 
-def _require_same(alias: str, meta: KeyMeta, record: EnvelopeKeyRecord, standing: EnvelopeKeyRecord | None) -> None:
+def _require_same(
+    alias: str, meta: KeyMeta, record: EnvelopeKeyRecord, read: Callable[[], EnvelopeKeyRecord | None]
+) -> None:
+    standing = None
+    with suppress(InvalidRecordError):  # A damaged row is not replaced either.
+        standing = read()
     place = f"key {meta} in database {alias!r}"
     if standing is None or (standing.key, standing.parent_key_meta) != (record.key, record.parent_key_meta):
         raise MetastoreError(
