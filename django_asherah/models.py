@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_asherah.dumps import add_key
 from django_asherah.envelope.records import printable
 
 
@@ -24,6 +25,14 @@ class KeyIdField(models.CharField):  # type: ignore[type-arg]
         return parameters
 
 
+class EncryptionKeyManager(models.Manager["EncryptionKey"]):
+    """Finds a key by what names it."""
+
+    def get_by_natural_key(self, key_id: str, created: Any) -> EncryptionKey:
+        """Return the row of the key with this id and creation time."""
+        return self.get(key_id=key_id, created=created)
+
+
 class EncryptionKey(models.Model):
     """One system key or intermediate key: Asherah's ``encryption_key`` table, shared with every official SDK.
 
@@ -36,6 +45,8 @@ class EncryptionKey(models.Model):
     key_id = KeyIdField("key id", max_length=255, db_column="id")
     created = models.DateTimeField()
     key_record = models.JSONField()
+
+    objects = EncryptionKeyManager()
 
     class Meta:
         db_table = "encryption_key"
@@ -53,3 +64,31 @@ class EncryptionKey(models.Model):
 
     def __str__(self) -> str:
         return f"{printable(self.key_id)} created {self.created:%Y-%m-%d %H:%M:%S}"
+
+    def natural_key(self) -> tuple[str, Any]:
+        """Return what names a key, in a dump as well."""
+        return (self.key_id, self.created)
+
+    def _save_table(  # noqa: PLR0917 - Django's own
+        self,
+        raw: bool = False,
+        cls: Any = None,
+        force_insert: bool = False,
+        force_update: bool = False,
+        using: str = "",
+        update_fields: Any = None,
+    ) -> Any:
+        """Add the key to those that stand, where Django would write it over the row that has its primary key.
+
+        Of what ``loaddata`` calls, this is the one method that a model can have of its own.
+        """
+        if force_insert:
+            return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc]
+        found = self._find_row_id(using)
+        add_key(using, self.key_id, self.key_record)
+        self.row_id = found or self._find_row_id(using)
+        return found is not None
+
+    def _find_row_id(self, using: str) -> Any:
+        rows = type(self)._base_manager.using(using).filter(key_id=self.key_id, created=self.created)
+        return rows.values_list("row_id", flat=True).first()

@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from django.db import Error as DatabaseFailure
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.database_rows import DatabaseRows
-from django_asherah.metastores.inserts import insert_free
+from django_asherah.metastores.inserts import insert_free, is_row_id_taken, pass_row_ids
 from django_asherah.metastores.selects import (
     Row,
     select_latest,
@@ -84,7 +84,14 @@ class DatabaseMetastore(DatabaseRows):
             shared = connections[self.alias]
             if shared.vendor == "sqlite":
                 return self._store_in_callers_transaction(shared, parts)
+            try:
+                with private_connection(shared) as private:
+                    return _insert_all(private, parts)
+            except IntegrityError as exc:
+                if not is_row_id_taken(exc):
+                    raise
             with private_connection(shared) as private:
+                pass_row_ids(private)
                 return _insert_all(private, parts)
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:

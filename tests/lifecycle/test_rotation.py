@@ -176,7 +176,7 @@ def age_system_key(created: int) -> None:
     metastore.store(SK_ID, EnvelopeKeyRecord(created=created, key=base64.b64decode(system.key_record["Key"])))
     for row in EncryptionKey.objects.filter(key_id__startswith="_IK_"):
         row.key_record["ParentKeyMeta"]["Created"] = created
-        row.save()
+        EncryptionKey.objects.filter(pk=row.pk).update(key_record=row.key_record)
     engine.reset()
 
 
