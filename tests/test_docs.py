@@ -29,6 +29,7 @@ from django_asherah import conf, exceptions, fields, health, operations, signals
 from django_asherah.envelope import interfaces
 from django_asherah.kms import aws
 from django_asherah.storage import EncryptedStorage
+from django_asherah.views import EncryptedFileView
 from tests.databases import ROOT, as_asherah
 
 DOCS = ROOT / "docs"
@@ -223,6 +224,14 @@ def signatures(protocol: type) -> dict[str, str]:
 def test_every_argument_of_the_storage_is_documented() -> None:
     arguments = set(inspect.signature(EncryptedStorage.__init__).parameters) - {"self"}
     assert arguments <= terms("../how-to/encrypt-files.md")
+
+
+def test_every_attribute_of_the_view_is_documented() -> None:
+    own = {name for name in vars(EncryptedFileView) if not name.startswith("_")} - {"get", "as_view"}
+    own = {name if not callable(getattr(EncryptedFileView, name)) else f"{name}(" for name in own}
+    written = (REFERENCE / "views.md").read_text(encoding="utf-8")
+    assert own - {"http_method_names"} >= {"model", "field", "as_attachment", "get_queryset("}
+    assert [name for name in own - {"http_method_names"} if f"`{name}" not in written] == []
 
 
 def test_every_migration_operation_is_documented() -> None:

@@ -63,12 +63,13 @@ asherah.E115           ``ModelAdmin.sortable_by``, or the ordering of a column, 
 asherah.W115           ``ModelAdmin.list_display`` names an encrypted field, and its heading can be clicked
 asherah.W116           django-reversion writes an encrypted field into its versions in plaintext
 asherah.W117           django-auditlog writes an encrypted field into its log in plaintext
+asherah.E130           a model admin shows an encrypted file whose storage has no ``base_url``
 ================ ===== ======================================================================================
 
 (d) only with ``check --deploy``; (db) only with ``check --database``. None needs a KMS, a key or a network, and only
 those marked (db) need a database.
 """
 
-from django_asherah.checks import admin, copies, guard, models, settings, table
+from django_asherah.checks import admin, copies, files, guard, models, settings, table
 
-__all__ = ["admin", "copies", "guard", "models", "settings", "table"]
+__all__ = ["admin", "copies", "files", "guard", "models", "settings", "table"]

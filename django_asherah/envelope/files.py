@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from django_asherah.envelope.aead import TAG_LENGTH, StreamCipher
+from django_asherah.envelope.aead import KEY_LENGTH, NONCE_LENGTH, TAG_LENGTH, StreamCipher
+from django_asherah.envelope.records import DataRowKey, DataRowRecord, KeyMeta, encode_row
 from django_asherah.exceptions import EncryptionError, InvalidRecordError
 
 FILE_START = b"ASHERAH\x01"
@@ -76,6 +77,16 @@ class Header:
         if not is_whole or chunks < 0:
             raise InvalidRecordError("not a whole encrypted file: it was cut off")
         return file_length - self.length - TAG_LENGTH * (chunks + bool(rest))
+
+
+def header_like(key_id: str) -> Header:
+    """Return a header as long as that of every file whose key is sealed by a key of this id, and nothing else of it.
+
+    Every part of a record has one length, but for the key id; its times have 10 digits until the year 2286.
+    """
+    created, sealed = 10**9, bytes(TAG_LENGTH + NONCE_LENGTH)
+    row_key = DataRowKey(created, sealed + bytes(KEY_LENGTH), KeyMeta(key_id, created))
+    return Header(encode_row(DataRowRecord(row_key, sealed + FILE_START)).encode())
 
 
 def read_header(file: Readable) -> Header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django_asherah.envelope.files import CHUNK_LENGTH, SEALED_CHUNK_LENGTH, open_chunk, read_fully, read_header
@@ -16,14 +17,21 @@ T = TypeVar("T")
 
 
 class SealingReader(io.RawIOBase):
-    """A file's ciphertext while it is made. It begins again, under another key, when it is wound back."""
+    """A file's ciphertext while it is made. It begins again, under another key, when it is wound back.
 
-    def __init__(self, start: Callable[[], Iterator[bytes]]) -> None:
-        """Take what makes a key and returns the file's parts. The key is made now, so that this fails and no write."""
+    Attributes:
+        header: what it begins with. No other file ever does, for it holds a key of its own.
+        is_new: nothing of it has been read.
+    """
+
+    def __init__(self, start: Callable[[], tuple[bytes, Iterator[bytes]]]) -> None:
+        """Take what makes a key and returns the header and the sealed chunks.
+
+        The key and the first chunk are made now, so that their failure comes before anything is written.
+        """
         self._start = start
-        self._parts = start()
         self._held = memoryview(b"")
-        self._is_new = True
+        self._begin()
 
     def readable(self) -> bool:
         """Return True."""
@@ -31,7 +39,7 @@ class SealingReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer: some storages take less than they asked for as the end."""
-        self._is_new = False
+        self.is_new = False
         target, filled = memoryview(buffer).cast("B"), 0
         while filled < len(target):
             if not self._held:
@@ -49,14 +57,24 @@ class SealingReader(io.RawIOBase):
         """Go back to the start: nowhere else is possible."""
         if (offset, whence) != (0, io.SEEK_SET):
             raise io.UnsupportedOperation("ciphertext can only be wound back to its start")
-        if not self._is_new:
+        if not self.is_new:
             # Never the same key twice: the content may have changed, and its nonces would be the same.
-            self._parts, self._held, self._is_new = self._start(), memoryview(b""), True
+            self._begin()
         return 0
+
+    def _begin(self) -> None:
+        self.header, self._parts = self._start()
+        self._held = memoryview(self.header + next(self._parts))
+        self.is_new = True
 
 
 class OpeningReader(io.RawIOBase):
-    """A file's content, chunk by chunk. Every method that reads raises the errors of ``Session.open_file``."""
+    """A file's content, chunk by chunk. Every method that reads raises the errors of ``Session.open_file``.
+
+    Attributes:
+        identity: 32 hex digits that no other file has. The header holds the key of this content alone, so what has the
+            same ones has the same content.
+    """
 
     def __init__(self, name: str, sealed: Any, session: Session) -> None:
         """Read the header of ``sealed``, a binary file that can seek; ``name`` is for errors."""
@@ -64,6 +82,7 @@ class OpeningReader(io.RawIOBase):
         self._sealed = sealed
         self._header = at_file(name, lambda: read_header(sealed))
         self._stream = at_file(name, lambda: session.open_file(self._header.record))
+        self.identity = sha256(self._header.record).hexdigest()[:32]
         self._ahead = b""
         self._next = 0
         self._position = 0

@@ -87,11 +87,12 @@ def test_the_last_chunk_alone_is_sealed_as_the_last() -> None:
 def test_ciphertext_can_be_wound_back_to_its_start_and_nowhere_else() -> None:
     made: list[int] = []
 
-    def start() -> Iterator[bytes]:
+    def start() -> tuple[bytes, Iterator[bytes]]:
         made.append(1)
-        return iter([b"ab", b"c"])
+        return b"a", iter([b"b", b"c"])
 
     reader = SealingReader(start)
+    assert reader.header == b"a"
     assert (reader.seek(0), len(made)) == (0, 1)
     assert reader.read() == b"abc"
     assert (reader.seek(0), len(made)) == (0, 2)

@@ -184,4 +184,4 @@ class Stamped(models.Model):
 class Attachment(models.Model):
     """An encrypted file."""
 
-    file = models.FileField(storage=EncryptedStorage(InMemoryStorage()))
+    file = models.FileField(storage=EncryptedStorage(InMemoryStorage(), base_url="/files/"))
