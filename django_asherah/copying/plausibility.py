@@ -58,8 +58,8 @@ class Plausibility:
         types = next((types for kind, types in _TYPES.items() if isinstance(self.new, kind)), (str,))
         if type(value) in types:
             return ""
-        given = value.__name__ if isinstance(value, type) else type(value).__name__
-        return f"it is {given}, and {type(self.new).__name__} holds {' or '.join(kind.__name__ for kind in types)}"
+        held = " or ".join(kind.__name__ for kind in types)
+        return f"it is {type(value).__name__}, and {type(self.new).__name__} holds {held}"
 
     def fault(self, value: Any, raw: Any) -> str:
         """Return why ``value`` can't be one, in words without it; an empty string if it can.

@@ -39,7 +39,7 @@ def shape_of(text: str) -> str:
 def _is_mixed(text: str) -> bool:
     """Tell whether text of the base64 alphabet looks random: padded, or with small letters, capitals and digits.
 
-    Of 22 random characters, 2.5% have no digit or no letter of one kind; of 40, as many as authenticated ciphertext has at
-    the least, 0.2%.
+    Random text of 22 characters has no digit or no letter of one kind with a chance of 2.5%; of 40, the least of
+    authenticated ciphertext, of 0.2%.
     """
     return text.endswith("=") or all(re.search(kind, text) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
