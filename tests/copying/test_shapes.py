@@ -12,6 +12,7 @@ from django.core import signing
 from django_asherah.copying.shapes import shape_of
 
 RANDOM = random.Random(7).randbytes(1000)
+TOKEN = base64.urlsafe_b64encode(b"\x80" + (1_800_000_000).to_bytes(8) + RANDOM[:64]).decode()
 
 
 @pytest.mark.parametrize("size", [32, 33, 40, 64, 500])
@@ -25,8 +26,8 @@ def test_base64_of_random_bytes_looks_like_it_whatever_its_padding_and_alphabet(
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
-        (Fernet(Fernet.generate_key()).encrypt(b"x").decode(), "a Fernet token"),
-        (Fernet(Fernet.generate_key()).encrypt(b"x").decode() + "$" + "0a" * 32, "a Fernet token"),
+        (TOKEN, "a Fernet token"),
+        (TOKEN + "$" + "0a" * 32, "a Fernet token"),
         ("gAAAAA", "a Fernet token"),
         ("$argon2id$v=19$m=102400,t=2,p=8$c29tZXNhbHQ$aGFzaA", "$-separated"),
         ("$AES-GCM$Zm9v$YmFy", "$-separated"),
@@ -35,7 +36,7 @@ def test_base64_of_random_bytes_looks_like_it_whatever_its_padding_and_alphabet(
         (RANDOM[:16].hex().upper(), "hex"),
         ("0x" + RANDOM[:20].hex(), "hex"),
         ("\\x" + RANDOM[:20].hex(), "hex"),
-        (signing.dumps("Zoë", key="key"), "signed by Django"),
+        ("Zoë:1qK2Xw:" + base64.urlsafe_b64encode(RANDOM[:32]).decode().rstrip("="), "signed by Django"),
         (signing.Signer(key="key").sign("a: b"), "signed by Django"),
         (base64.b64encode(RANDOM[:16]).decode(), "base64"),
     ],
@@ -68,3 +69,14 @@ def test_ciphertext_and_tokens_have_a_shape(text: str, shape: str) -> None:
 )
 def test_text_has_none(text: str) -> None:
     assert shape_of(text) == ""
+
+
+def test_what_django_signs_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
+    for value in ("Zoë", {"a": 1}, list(range(50))):
+        assert shape_of(signing.dumps(value, key="key")) == "signed by Django"
+    assert shape_of(signing.TimestampSigner(key="key").sign("900-12-3456")) == "signed by Django"
+
+
+def test_what_fernet_writes_has_one() -> None:
+    assert shape_of(Fernet(Fernet.generate_key()).encrypt(b"900-12-3456").decode()) == "a Fernet token"
