@@ -78,4 +78,4 @@ fuzz: fuzz/.venv/.installed
 	done
 
 clean:
-	rm -rf .venv fuzz/.venv .tox build dist docs/_build benchmarks/.envs tests/interop/.envs
+	rm -rf .venv fuzz/.venv .tox build dist docs/_build benchmarks/.envs tests/interop/.envs tests/other_libraries/.keysets

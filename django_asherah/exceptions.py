@@ -48,3 +48,7 @@ class KMSError(AsherahError):
 
 class MetastoreError(AsherahError):
     """The key table (or whatever stores the key records) failed."""
+
+
+class ProofError(AsherahError):
+    """Another library's field was not shown to have its right key. Nothing was copied."""

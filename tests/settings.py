@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
-
 import environ
+
+from tests.other_libraries import keys
 
 env = environ.Env()
 
@@ -56,8 +56,5 @@ ASHERAH = {
     "KMS_OPTIONS": {"key": "5a" * 32},
 }
 
-# The keys of the libraries that tests/other_libraries leaves: the one in use, and an older one where there may be two.
-CRYPTOGRAPHY_KEY = "in use"
-FERNET_KEYS = ["in use", "older"]
-FIELD_ENCRYPTION_KEY = [urlsafe_b64encode(name.ljust(32)).decode() for name in (b"in use", b"older")]
-SALT_KEY = ["in use", "older"]
+# The keys of the libraries that tests/other_libraries leaves. Some of them are read when a library is imported.
+globals().update(keys.settings("in use", "older"))

@@ -26,6 +26,7 @@ from django.test.utils import isolate_apps
 from pytest_django import Settings
 
 from django_asherah import conf, exceptions, fields, health, operations, signals
+from django_asherah.copying import ColumnCopy
 from django_asherah.envelope import interfaces
 from django_asherah.kms import aws
 from django_asherah.storage import EncryptedStorage
@@ -232,6 +233,14 @@ def test_every_attribute_of_the_view_is_documented() -> None:
     written = (REFERENCE / "views.md").read_text(encoding="utf-8")
     assert own - {"http_method_names"} >= {"model", "field", "as_attachment", "get_queryset("}
     assert [name for name in own - {"http_method_names"} if f"`{name}" not in written] == []
+
+
+def test_every_argument_and_method_of_the_copy_is_documented() -> None:
+    arguments = set(inspect.signature(ColumnCopy.__init__).parameters) - {"self"}
+    methods = {f"{name}(" for name, member in vars(ColumnCopy).items() if callable(member) and not name.startswith("_")}
+    told = terms("copying.md")
+    assert arguments <= told
+    assert [method for method in methods if not any(term.startswith(method) for term in told)] == []
 
 
 def test_every_migration_operation_is_documented() -> None:

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,20 @@ class PeerError(Exception):
     """The SDK failed."""
 
 
+@contextmanager
+def locked() -> Iterator[None]:
+    """Let one process at a time make environments."""
+    ENVS.mkdir(exist_ok=True)
+    with (ENVS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def python_with(*packages: str) -> Path:
     """Return the Python of an environment that has ``packages`` alone; it is made now if it isn't there."""
     name = "-".join([*packages, f"py{sys.version_info[0]}{sys.version_info[1]}"]).replace("==", "-")
     python, done = ENVS / name / "bin" / "python", ENVS / f"{name}.done"
-    ENVS.mkdir(exist_ok=True)
-    with (ENVS / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked():
         if not done.exists():
             uv = [sys.executable, "-m", "uv"]
             subprocess.run(

@@ -19,39 +19,34 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 from django.test.utils import isolate_apps
 
+from django_asherah.copying import ColumnCopy
 from tests import settings as suite
 from tests.databases import execute
-from tests.other_libraries import page
-from tests.other_libraries.page import FIELDS, LIBRARIES, Library
+from tests.interop.peers import locked
+from tests.other_libraries import hyperscale, keys, page
+from tests.other_libraries.page import LIBRARIES, Library
 
 WITH_DATABASE = pytest.mark.django_db(transaction=True, available_apps=["django_asherah", "tests.testapp"])
 """Real transactions. A test drops its own table, so that few are left to be emptied, which is fast."""
 
 LABEL = ("testapp", "patient")
-KEYS = {
-    "SECRET_KEY": suite.SECRET_KEY,
-    "CRYPTOGRAPHY_KEY": suite.CRYPTOGRAPHY_KEY,
-    "FERNET_KEYS": suite.FERNET_KEYS,
-    "FIELD_ENCRYPTION_KEY": suite.FIELD_ENCRYPTION_KEY,
-    "SALT_KEY": suite.SALT_KEY,
-}
-OLDER = {name: keys[1:] if isinstance(keys, list) else keys for name, keys in KEYS.items()}
-LOST = {
-    "SECRET_KEY": "lost",
-    "CRYPTOGRAPHY_KEY": "lost",
-    "FERNET_KEYS": ["lost"],
-    "FIELD_ENCRYPTION_KEY": [base64.urlsafe_b64encode(b"lost".ljust(32)).decode()],
-    "SALT_KEY": ["lost"],
-}
+KEYS = {"SECRET_KEY": suite.SECRET_KEY, **keys.settings("in use", "older")}
+OLDER = {"SECRET_KEY": suite.SECRET_KEY, **keys.settings("older")}
+LOST = {"SECRET_KEY": "lost", **keys.settings("lost")}
+with locked():
+    for names in (("in use", "older"), ("older",), ("lost",)):
+        keys.write_keysets(*names)
+
+NUMBERS = [f"900-12-{number:04}" for number in range(40)]
 
 
 class Move:
     """A table of the page's model, which begins as it was before the page is followed."""
 
-    def __init__(self, alias: str, model: str, code: str) -> None:
+    def __init__(self, alias: str, model: str) -> None:
         self.alias, self._source = alias, model
         self.load()
-        self.code = page.run(code)
+        self.canary: dict[Any, Any] = {}
         self.state = ProjectState()
         state = ModelState.from_model(self.model)
         self._added = state.fields.pop("ssn_asherah")
@@ -70,19 +65,24 @@ class Move:
         return self.state.apps.get_model(*LABEL)._base_manager.using(self.alias).order_by("pk")
 
     def values(self, name: str) -> list[Any]:
-        return list(self.rows.values_list(name, flat=True))
+        return [getattr(row, name) for row in self.rows.only(name)]
 
     def raw(self, name: str) -> list[Any]:
         """Return what a column holds."""
         return [raw for (raw,) in execute(self.alias, f"SELECT {name} FROM testapp_patient ORDER BY id")]
 
     def save(self, *values: Any) -> list[int]:
-        """Make rows by the old field; return their primary keys."""
-        return [self.rows.create(ssn=value).pk for value in values]
+        """Make rows by the old field, the first ever of which is the canary; return their primary keys."""
+        pks = [self.rows.create(ssn=value).pk for value in values]
+        self.canary = self.canary or {pks[0]: values[0]}
+        return pks
 
-    def put(self, pk: int, stored: Any) -> None:
-        """Write into the old column behind its field's back."""
-        execute(self.alias, "UPDATE testapp_patient SET ssn = %s WHERE id = %s", [stored, pk])
+    def put(self, *stored: Any) -> list[int]:
+        """Make rows that hold this in the old column, behind its field's back; return their primary keys."""
+        pks = self.save(*["anything"] * len(stored))
+        for pk, each in zip(pks, stored, strict=True):
+            execute(self.alias, "UPDATE testapp_patient SET ssn = %s WHERE id = %s", [each, pk])
+        return pks
 
     def migrate(self, *operations: Operation) -> None:
         for operation in operations:
@@ -97,14 +97,18 @@ class Move:
         self.migrate(migrations.AddField("Patient", "ssn_asherah", self._added))
 
     def shell(self, code: str) -> Any:
-        """Run what the page runs in a shell."""
-        return page.shell(code, Patient=self.model, copy=self.code["copy"], unlike=self.code["unlike"])
+        """Run what the page runs in a shell, after its first block there."""
+        names = {"Patient": self.model, "ColumnCopy": ColumnCopy, "canary": self.canary, "ssn": self.by()}
+        return page.shell(code.replace(page.CANARY, "canary"), names)
 
-    def copy(self, **options: Any) -> dict[int, str]:
-        """Copy as the page's shell does, or with ``options``."""
-        return self.code["copy"](self.model, "ssn", "ssn_asherah", **options) if options else self.shell(page.COPY)
+    def by(self, **options: Any) -> ColumnCopy:
+        """Return what copies, with ``options`` that the page's first block does not have."""
+        return ColumnCopy(self.model, "ssn", "ssn_asherah", using=self.alias, **{"canary": self.canary, **options})
 
-    def unlike(self) -> list[int]:
+    def copy(self) -> dict[int, str]:
+        return self.shell(page.COPY)
+
+    def compare(self) -> dict[int, str]:
         return self.shell(page.COMPARE)
 
     def changes(self, field: models.Field[Any, Any]) -> dict[str, Any]:
@@ -115,15 +119,38 @@ class Move:
         return MigrationAutodetector(self.state, code).changes(MigrationGraph())
 
 
+def params(libraries: list[Library]) -> list[Any]:
+    assert libraries
+    return [
+        pytest.param(
+            library,
+            id=library.package,
+            marks=pytest.mark.skipif(
+                not library.is_here, reason=f"{library.package} {library.release} can't be installed with this Django"
+            ),
+        )
+        for library in libraries
+    ]
+
+
 def only(libraries: list[Library]) -> pytest.MarkDecorator:
     """Mark a test as one of some libraries."""
-    assert libraries
-    return pytest.mark.parametrize("library", libraries, ids=lambda library: library.package, indirect=True)
+    return pytest.mark.parametrize("library", params(libraries), indirect=True)
 
 
-@pytest.fixture(params=LIBRARIES, ids=lambda library: library.package)
+@pytest.fixture(params=params(LIBRARIES))
 def library(request: pytest.FixtureRequest) -> Library:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _in_a_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let hyperscale-crypto take keys in clear, and let it end the thread that looks for newer ones."""
+    from hyperscale.crypto import keysets
+
+    monkeypatch.setenv("ENV", "test")
+    yield
+    keysets.reset()
 
 
 @pytest.fixture
@@ -133,44 +160,53 @@ def alias(transactional_db: None) -> str:
 
 @pytest.fixture
 def make_move(alias: str, library: Library) -> Iterator[Callable[..., Move]]:
-    """Make the table of a library's field, with ``changes`` to the page's code; it goes with the test."""
+    """Make the table of a library's field, with ``changes`` to the page's model; it goes with the test."""
     with ExitStack() as stack:
 
         def make(*changes: tuple[str, str]) -> Move:
-            model, code = page.model_for(library), page.CODE
+            model = page.model_for(library)
             for old, new in changes:
-                assert old in model + code
-                model, code = model.replace(old, new), code.replace(old, new)
-            move = Move(alias, model, code)
+                assert old in model
+                model = model.replace(old, new)
+            move = Move(alias, model)
             stack.callback(execute, alias, "DROP TABLE testapp_patient")
             return move
 
         yield make
 
 
-def store(python: str | Path, settings: dict[str, Any], value: str, *packages: str) -> dict[str, Any]:
-    """Return what the packages' fields store for a value, in a process with ``settings``."""
-    fields = {package: FIELDS[package] for package in packages}
+def store(python: str | Path, settings: dict[str, Any], values: list[str], *libraries: Library) -> dict[str, list[Any]]:
+    """Return what the libraries' fields store for values, in a process with ``settings``."""
     done = subprocess.run(
         [str(python), "-I", str(Path(__file__).with_name("store.py"))],
-        input=json.dumps({"settings": settings, "fields": fields, "value": value}),
+        input=json.dumps(
+            {
+                "settings": settings,
+                "path": [str(hyperscale.install())],
+                "fields": {library.package: [library.imports, library.field] for library in libraries},
+                "values": values,
+            }
+        ),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    stored = json.loads(done.stdout)
-    return {package: raw if kind == "text" else base64.b64decode(raw) for package, (kind, raw) in stored.items()}
+    answer = json.loads(done.stdout)
+    return {
+        package: [raw if kind == "text" else base64.b64decode(raw) for kind, raw in stored]
+        for package, stored in answer.items()
+    }
 
 
 @pytest.fixture(scope="session")
-def under_lost_keys() -> dict[str, Any]:
-    """What each library stores for "lost" under keys that nobody has any more."""
-    return store(sys.executable, LOST, "lost", *FIELDS)
+def under_lost_keys() -> dict[str, list[Any]]:
+    """What each library stores for ``NUMBERS`` under keys that nobody has any more."""
+    return store(sys.executable, LOST, NUMBERS, *[library for library in LIBRARIES if library.is_here])
 
 
 @pytest.fixture(scope="session")
-def under_older_keys() -> dict[str, Any]:
-    """What each library stores for "older" under the older of two keys, where it may have two."""
-    return store(sys.executable, OLDER, "older", *FIELDS)
+def under_older_keys() -> dict[str, list[Any]]:
+    """What each library stores for ``NUMBERS`` under the older of two keys, where it may have two."""
+    return store(sys.executable, OLDER, NUMBERS, *[library for library in LIBRARIES if library.is_here])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
+from tests.other_libraries import hyperscale
 from tests.test_docs import DOCS, blocks
 
 PAGE = DOCS / "how-to" / "migrate-from-another-library.md"
@@ -28,6 +31,7 @@ class Library:
     release: str
     imports: str
     field: str
+    tested_on: str
     cannot_decrypt: str
     keys: str
     column: str
@@ -37,17 +41,31 @@ class Library:
         """Whether it can tell an empty string from None."""
         return f"`{self.package}` stores an empty string as `NULL`" not in TEXT
 
+    @property
+    def error(self) -> str:
+        """The error that the field raises for what it can't decrypt; an empty string if it gives that back."""
+        return self.cannot_decrypt.removeprefix("raises ") if self.cannot_decrypt.startswith("raises ") else ""
 
-_LIBRARIES, REPLACED, _BEHAVIOURS = _tables()
+    @property
+    def is_here(self) -> bool:
+        """Whether it could be installed beside this Django."""
+        return find_spec(self.imports.split()[1].partition(".")[0]) is not None
+
+
+sys.path.append(str(hyperscale.install()))
+_LIBRARIES, REPLACED, _BEHAVIOURS, CHANCES = _tables()
 LIBRARIES = [Library(*first, *second[1:]) for first, second in zip(_LIBRARIES, _BEHAVIOURS, strict=True)]
 assert [first[0] for first in _LIBRARIES] == [second[0] for second in _BEHAVIOURS]
-FIELDS = {library.package: [library.imports, library.field] for library in LIBRARIES}
+SECTIONS = re.findall("^### (.+)$", TEXT, re.MULTILINE)
 
-MODEL, CODE, COPY, COMPARE, REPAIR, SWITCH = [code for _, code, _ in blocks(PAGE, "python")]
+MODEL, COPY, COMPARE, REPAIR, SWITCH = [code for _, code, _ in blocks(PAGE, "python")]
+CANARY = '{17: "900-12-3456"}'
+assert COPY.count(CANARY) == 1
 
 # django-cryptography leaves settings of its own in Django's as they are when it is imported: not in those of a test.
 for library in LIBRARIES:
-    exec(library.imports, {})
+    if library.is_here:
+        exec(library.imports, {})
 
 
 def model_for(library: Library) -> str:
@@ -63,7 +81,7 @@ def run(code: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-def shell(code: str, **names: Any) -> Any:
+def shell(code: str, names: dict[str, Any]) -> Any:
     """Run a block that is for the shell, with ``names`` for what it imports; return what its last line gives."""
     *lines, last = ast.parse(code).body
     assert isinstance(last, ast.Expr)

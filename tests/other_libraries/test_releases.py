@@ -12,7 +12,7 @@ import pytest
 
 from tests.interop.peers import python_with
 from tests.other_libraries import page
-from tests.other_libraries.conftest import KEYS, WITH_DATABASE, Move, only, store
+from tests.other_libraries.conftest import KEYS, NUMBERS, WITH_DATABASE, Move, only, store
 from tests.other_libraries.page import LIBRARIES, Library
 
 pytestmark = pytest.mark.slow
@@ -29,6 +29,17 @@ def test_the_releases_tested_are_those_that_the_page_names(library: Library) -> 
     assert version(library.package) == library.release
 
 
+def test_each_library_has_a_section_of_its_own() -> None:
+    assert [library.package for library in LIBRARIES] == page.SECTIONS
+
+
+def test_all_are_here_but_the_one_that_the_newest_django_excludes() -> None:
+    """The lock has the newest Django for every Python from 3.12 on."""
+    not_here = [library.package for library in LIBRARIES if not library.is_here]
+    assert not_here == ["django-tink-fields"] * (sys.version_info >= (3, 12))
+    assert [library.package for library in LIBRARIES if library.tested_on == "Django 5.2"] == ["django-tink-fields"]
+
+
 @only(IN_PLACE)
 def test_the_originals_do_not_import(library: Library) -> None:
     python = python_with(f"django=={django.__version__}", *ORIGINALS)
@@ -43,10 +54,9 @@ def test_the_originals_do_not_import(library: Library) -> None:
 @only(IN_PLACE)
 def test_what_the_originals_wrote_is_copied(make_move: Callable[..., Move], library: Library) -> None:
     python = python_with("django==3.2.25", *ORIGINALS)
-    stored = store(python, KEYS, "Zoë 王🔑", library.package)[library.package]
+    stored = store(python, KEYS, NUMBERS, library)[library.package]
     move = make_move()
-    (pk,) = move.save("")
-    move.put(pk, stored)
+    pks = move.put(*stored)
     move.add_column()
-    assert move.copy() == {}
-    assert move.values("ssn_asherah") == ["Zoë 王🔑"]
+    assert move.by(canary={pks[0]: NUMBERS[0]}).copy() == {}
+    assert move.values("ssn_asherah") == NUMBERS
