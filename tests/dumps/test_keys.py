@@ -80,7 +80,7 @@ class TestNoKeys:
         assert Note.objects.get().body == "loaded"
         assert not EncryptionKey.objects.filter(key_id__startswith="__asherah").exists()
 
-    @pytest.mark.parametrize("damaged", [None, {}, {"Created": 60}, "x", ["secret bytes"]])
+    @pytest.mark.parametrize("damaged", [None, {"Created": 60}])
     def test_a_damaged_record_is_refused(self, write: Write, damaged: Any) -> None:
         path = write(note_row(), key_row("_IK_a_suite_tests", record(60), key_record=damaged))
         is_refused(path, InvalidRecordError, r"the record of key _IK_a_suite_tests can't be loaded: .*--exclude")
