@@ -20,11 +20,11 @@ from django_asherah.exceptions import DecryptionError, EncryptionError
 from django_asherah.fields import EncryptedFieldMixin
 from django_asherah.lifecycle.columns import Column
 from django_asherah.lifecycle.conversion import decrypt_column, encrypt_column
-from django_asherah.lifecycle.database_errors import reason_of
+from django_asherah.lifecycle.database_errors import reason_of, refusal_of
 from django_asherah.lifecycle.exact_session import exact_session
 from django_asherah.lifecycle.giving_way import HeldError, insist
 from django_asherah.lifecycle.ledger import Ledger, drop_finished
-from django_asherah.lifecycle.mysql_column import describe_column, in_own_collation
+from django_asherah.lifecycle.mysql_column import in_own_collation, is_json
 from django_asherah.lifecycle.plain_column import PlainColumn
 from django_asherah.lifecycle.progress import Progress
 
@@ -123,8 +123,10 @@ class AlterRecordFormat(AlterField):
         try:
             with exact_session(schema_editor.connection):
                 schema_editor.alter_field(from_model, _change_type(schema_editor, from_model, old, new), new)
-        except DataError as exc:
-            failure = reason_of(exc)
+        except DatabaseError as exc:
+            failure = refusal_of(exc)
+            if not failure:
+                raise
         # Not from within the handler: the database's message holds the first bytes that are no text.
         if failure:
             raise DataError(
@@ -236,7 +238,7 @@ def _alter(schema_editor: Any, column: Column, before: tuple[Any, Any], after: A
 def _is_json(connection: Any, column: Column) -> bool:
     """Tell whether the column is of a type that keeps documents in a form of its own, as MariaDB's doesn't."""
     if connection.vendor == "mysql":
-        return describe_column(connection, column).type == "json"
+        return is_json(connection, column)
     if connection.vendor != "postgresql":
         return False
     table, name = column.model._meta.db_table, column.field.column

@@ -15,7 +15,7 @@ from django_asherah.lifecycle.quiet_cursor import quiet_cursor
 
 _NUL = re.compile("\0")
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-_HOLD_EVERYTHING = frozenset({"utf8mb4", "utf16", "utf16le", "utf32"})
+_HOLD_EVERYTHING = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "binary"})
 _CHARACTERS_PER_QUESTION = 500
 _LENGTH_PER_QUESTION = 200_000
 """Characters of JSON that are sent together: far less than any database takes in a statement by default."""

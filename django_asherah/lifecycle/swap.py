@@ -109,8 +109,8 @@ def _exact_on_mysql(connection: Any, column: Column) -> _Exact:
     described = describe_column(connection, column)
     if column.field.format.is_binary:
         return _Exact("_binary %s", "BINARY {name} = BINARY _binary %s", described.max_packet)
-    charset = described.charset or "utf8mb4"
-    return _Exact("%s", f"BINARY {{name}} = BINARY CONVERT(%s USING {charset})", described.max_packet)
+    same = f"BINARY {{name}} = BINARY CONVERT(%s USING {described.charset})"
+    return _Exact("%s", same, described.max_packet)
 
 
 def _require_kept(column: Column, swaps: list[Swap], lost: list[Any]) -> None:
