@@ -129,8 +129,9 @@ class TestNoText:
         table = make("blob")
         rows = table.save("a", "b", "c")
         execute("default", f"UPDATE moved_thing SET secret = {value} WHERE id = 2")
+        table.state = encrypted(table)  # Django would copy the table, and numbers become text.
         with pytest.raises(EncryptionError) as caught:
-            table.encrypt(EncryptedTextField())
+            encrypt_column(table.column)
         assert "1 values could not be encrypted and are left as they were" in str(caught.value)
         assert f"pk={rows[1].pk}: {reason}" in str(caught.value)
         assert "canary" not in str(caught.value)

@@ -14,6 +14,7 @@ from django_asherah.exceptions import DecryptionError, EncryptionError
 from django_asherah.fields import EncryptedTextField
 from django_asherah.lifecycle.conversion import decrypt_column, encrypt_column
 from django_asherah.lifecycle.giving_way import TRIES, HeldError, insist
+from django_asherah.lifecycle.ledger import Ledger
 from django_asherah.lifecycle.progress import tell_nobody
 from django_asherah.lifecycle.reencryption import Options, ReencryptionReport, _Rewriter
 from tests.conversion.conftest import Table
@@ -113,6 +114,9 @@ def test_a_lock_that_is_let_go_in_time_costs_tries_and_nothing_else(make_table: 
 def test_a_row_that_stays_held_is_left_and_named_and_all_others_are_done(
     make_table: Make, hold: Any, direction: str
 ) -> None:
+    convert: Any
+    error: Any
+    is_done: Callable[[str], bool]
     if direction == "encrypt":
         table = filled(make_table, models.TextField())
         table.state = encrypted(table)
@@ -137,6 +141,7 @@ def test_a_row_that_stays_held_is_left_and_named_and_all_others_are_done(
 def test_a_database_that_stays_locked_ends_the_move_with_the_rows_named(make_table: Make, hold: Any) -> None:
     table = filled(make_table, models.TextField())
     table.state = encrypted(table)
+    Ledger(table.column, "encrypt").create()
     release = hold("INSERT INTO testapp_note (title, body, other_body) VALUES ('x', 'x', 'x')")
     with pytest.raises(OperationalError, match="pk=1, pk=2, pk=3: the database is locked") as caught:
         encrypt_column(table.column)
