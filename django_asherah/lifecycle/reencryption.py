@@ -132,7 +132,7 @@ class _Rewriter:
 
     def _batches(self) -> Iterator[list[Row]]:
         after = None
-        # Rows that were added or moved behind the end meanwhile are followed, but not for ever.
+        # Rows that were added or moved behind the end meanwhile are followed, ten times at the most.
         for _ in range(_MOST_ENDS):
             until = self._column.last_key()
             if until in {None, after}:
