@@ -6,26 +6,28 @@ with ``--moved`` seals the values for it. Between the two they don't open.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import Any
 
-from django.db import DataError, NotSupportedError, models, transaction
+from django.db import DatabaseError, DataError, NotSupportedError, models, transaction
 from django.db.migrations.operations import AlterField
 from django.db.models.signals import post_migrate
 from tqdm import tqdm
 
-from django_asherah.exceptions import DecryptionError
+from django_asherah.exceptions import DecryptionError, EncryptionError
 from django_asherah.fields import EncryptedFieldMixin
 from django_asherah.lifecycle.columns import Column
 from django_asherah.lifecycle.conversion import decrypt_column, encrypt_column
+from django_asherah.lifecycle.database_errors import reason_of, refusal_of
+from django_asherah.lifecycle.exact_session import exact_session
+from django_asherah.lifecycle.giving_way import HeldError, insist
 from django_asherah.lifecycle.ledger import Ledger, drop_finished
+from django_asherah.lifecycle.mysql_column import in_own_collation, is_json
+from django_asherah.lifecycle.plain_column import PlainColumn
 from django_asherah.lifecycle.progress import Progress
 
-_NUL = re.compile("\0")
-_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _PLAIN = (models.CharField, models.TextField, models.JSONField)
 
 
@@ -117,9 +119,20 @@ class AlterRecordFormat(AlterField):
         if not self.allow_migrate_model(schema_editor.connection.alias, to_model):
             return
         old, new = from_model._meta.get_field(self.name), to_model._meta.get_field(self.name)
-        if schema_editor.connection.vendor == "postgresql":
-            old = _change_type(schema_editor, from_model, old, new)
-        schema_editor.alter_field(from_model, old, new)
+        failure = ""
+        try:
+            with exact_session(schema_editor.connection):
+                schema_editor.alter_field(from_model, _change_type(schema_editor, from_model, old, new), new)
+        except DatabaseError as exc:
+            failure = refusal_of(exc)
+            if not failure:
+                raise
+        # Not from within the handler: the database's message holds the first bytes that are no text.
+        if failure:
+            raise DataError(
+                f"{to_model._meta.label}.{self.name}: the column still holds compact records, or other bytes that are "
+                f"no text ({failure}). Give the field record_format='json-binary', and run asherah_reencrypt first"
+            )
 
     def describe(self) -> str:
         """Say what it does."""
@@ -127,14 +140,21 @@ class AlterRecordFormat(AlterField):
 
 
 def _change_type(schema_editor: Any, model: Any, old: Any, new: Any) -> Any:
-    """Change the type of PostgreSQL's column, byte for byte, and return the field that it is of now.
+    """Change the column's type, byte for byte, and return the field that it is of now.
 
-    Django's own ``USING column::type`` would take the text for escaped bytes, and write the bytes as hexadecimal text.
+    On PostgreSQL, Django's own ``USING column::type`` would take the text for escaped bytes, and write the bytes as
+    hexadecimal text. On MySQL, text becomes bytes in the column's character set, and bytes are taken for text of the
+    table's: both have to be UTF-8 in between.
     """
-    type_ = new.db_type(schema_editor.connection)
-    if type_ == old.db_type(schema_editor.connection):
+    connection = schema_editor.connection
+    type_ = new.db_type(connection)
+    if type_ == old.db_type(connection) or connection.vendor == "sqlite":
         return old
     table, name = schema_editor.quote_name(model._meta.db_table), schema_editor.quote_name(old.column)
+    if connection.vendor == "mysql":
+        null = "NULL" if old.null else "NOT NULL"
+        schema_editor.execute(f"ALTER TABLE {table} MODIFY {name} longtext CHARACTER SET utf8mb4 {null}")
+        return old
     convert = "convert_to" if type_ == "bytea" else "convert_from"
     schema_editor.execute(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {type_} USING {convert}({name}, 'UTF8')")
     changed = copy(new)
@@ -171,35 +191,54 @@ def _require_no_transaction(operation: AlterField, schema_editor: Any) -> None:
 def _encrypt(schema_editor: Any, plain: tuple[Any, Any], column: Column, progress: Progress) -> None:
     # The digests of values that an earlier decryption left must not outlive the values.
     Ledger(column, "decrypt").drop()
-    _alter(schema_editor, plain[0], plain[1], column.field)
+    if failure := _alter(schema_editor, column, plain, column.field):
+        raise EncryptionError(failure)
     encrypt_column(column, progress)
 
 
 def _decrypt(schema_editor: Any, column: Column, plain: tuple[Any, Any], progress: Progress) -> None:
-    to_model, to_field = plain
     Ledger(column, "encrypt").drop()
     if Ledger(column, "decrypt").exists():
-        if _is_jsonb(schema_editor.connection, column):
-            return  # The type comes last. And jsonb writes values in its own way, which the digests don't know.
-        _alter(schema_editor, to_model, to_field, column.field)
-    decrypt_column(column, progress, refuse=_limits(to_field, schema_editor.connection))
+        if _is_json(schema_editor.connection, column):
+            return  # The type comes last. And it writes values in its own way, which the digests don't know.
+        if failure := _alter(schema_editor, column, plain, column.field):
+            raise DecryptionError(failure)
+    decrypt_column(column, progress, PlainColumn(column, plain[1]))
+    if failure := _alter(schema_editor, column, (column.model, column.field), plain[1]):
+        raise DecryptionError(failure)
+
+
+def _alter(schema_editor: Any, column: Column, before: tuple[Any, Any], after: Any) -> str:
+    """Change a column's type; return why the database refuses to, if it does: its own message may hold a value.
+
+    Raises:
+        HeldError: others kept the table.
+    """
+    connection, deferred = schema_editor.connection, list(schema_editor.deferred_sql)
+    model, old = before
+    new = in_own_collation(connection, column, after)
+
+    def alter() -> None:
+        schema_editor.deferred_sql[:] = deferred
+        # SQLite copies the table, and may not be interrupted in between. MariaDB needs one statement for a type.
+        with transaction.atomic(using=connection.alias) if connection.features.can_rollback_ddl else nullcontext():
+            schema_editor.alter_field(model, old, new)
+
+    what = f"{column.label}: the column's change to {type(after).__name__}"
     try:
-        _alter(schema_editor, column.model, column.field, to_field)
-    except DataError:
-        pass  # The database's message may hold the value.
-    else:
-        return
-    raise DecryptionError(f"{column.label}: the database refuses a value in a column of {type(to_field).__name__}")
+        with exact_session(connection):
+            insist(connection.alias, alter, what)
+    except HeldError:
+        raise
+    except DatabaseError as exc:
+        return f"{what} fails, because of a value in it or otherwise: {reason_of(exc)}"
+    return ""
 
 
-def _alter(schema_editor: Any, model: Any, old: Any, new: Any) -> None:
-    connection = schema_editor.connection
-    # SQLite copies the table, and may not be interrupted in between. MariaDB needs one statement for a column's type.
-    with transaction.atomic(using=connection.alias) if connection.features.can_rollback_ddl else nullcontext():
-        schema_editor.alter_field(model, old, new)
-
-
-def _is_jsonb(connection: Any, column: Column) -> bool:
+def _is_json(connection: Any, column: Column) -> bool:
+    """Tell whether the column is of a type that keeps documents in a form of its own, as MariaDB's doesn't."""
+    if connection.vendor == "mysql":
+        return is_json(connection, column)
     if connection.vendor != "postgresql":
         return False
     table, name = column.model._meta.db_table, column.field.column
@@ -209,21 +248,6 @@ def _is_jsonb(connection: Any, column: Column) -> bool:
         described.name == name and connection.introspection.data_types_reverse.get(described.type_code) == "JSONField"
         for described in found
     )
-
-
-def _limits(field: Any, connection: Any) -> Callable[[str], None]:
-    """Return what refuses a text that a plain column can't hold, before anything else is decrypted in vain."""
-    most = field.max_length if isinstance(field, models.CharField) else None
-    never = _NUL_IN_JSON if isinstance(field, models.JSONField) else _NUL
-    on_postgresql = connection.vendor == "postgresql"
-
-    def refuse(text: str) -> None:
-        if most is not None and len(text) > most:
-            raise DecryptionError(f"it is longer than the {most} characters of the plain column")
-        if on_postgresql and never.search(text):
-            raise DecryptionError("it holds NUL, which PostgreSQL can't store in plain")
-
-    return refuse
 
 
 @contextmanager

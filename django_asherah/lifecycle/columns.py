@@ -8,7 +8,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
-from django.db import models, router
+from django.db import DatabaseError, DataError, OperationalError, connections, models, router, transaction
 from msgspec import Struct
 
 from django_asherah import engine
@@ -16,6 +16,10 @@ from django_asherah.envelope.records import KeyMeta
 from django_asherah.envelope.session import Session
 from django_asherah.exceptions import EncryptionError
 from django_asherah.fields import EncryptedFieldMixin
+from django_asherah.lifecycle.giving_way import insist
+
+_UNREADABLE = "it is no text that this connection can read: its bytes are not valid in the character set"
+_SQLITE_UNREADABLE = "Could not decode to UTF-8"
 
 
 class UnknownColumnError(ValueError):
@@ -63,17 +67,26 @@ class Column:
         return f"{self.model._meta.label}.{self.field.name}"
 
     def rows(self, size: int, after: Any = None, until: Any = None) -> Iterator[list[Row]]:
-        """Yield batches of rows, NULLs left out, in the order of the primary key."""
+        """Yield batches of rows, NULLs left out, in the order of the primary key.
+
+        Raises:
+            OperationalError: the primary keys are not what the database says.
+        """
+        ends: set[Any] = set()
         while batch := self._read(self._range(after, until)[:size]):
             yield batch
-            after = batch[-1].pk
+            after = self._advanced(ends, batch[-1].pk)
 
-    def keys(self, size: int) -> Iterator[list[Any]]:
+    def keys(self, size: int, after: Any = None, until: Any = None) -> Iterator[list[Any]]:
         """Yield batches of the primary keys of :meth:`rows`."""
-        after = None
-        while batch := list(self._range(after).values_list("pk", flat=True)[:size]):
+        ends: set[Any] = set()
+        while batch := self._keys_of(self._range(after, until)[:size]):
             yield batch
-            after = batch[-1]
+            after = self._advanced(ends, batch[-1])
+
+    def last_key(self) -> Any:
+        """Return the last primary key of :meth:`rows` as of now; None if there is none."""
+        return next(iter(self._keys_of(self._queryset().order_by("-pk")[:1])), None)
 
     def sample(self, size: int, batch: int) -> Iterator[list[Row]]:
         """Yield batches of ``size`` rows taken at random."""
@@ -90,6 +103,14 @@ class Column:
         """
         queryset = self._queryset().select_for_update() if lock else self._queryset()
         return self._read(queryset.filter(pk__in=keys).order_by("pk"))
+
+    def held(self, keys: Sequence[Any]) -> set[Any]:
+        """Return which of these primary keys are of rows that others have locked; none if the database can't tell."""
+        if not connections[self.alias].features.has_select_for_update_skip_locked:
+            return set()
+        rows = self._queryset().filter(pk__in=keys).values_list("pk", flat=True)
+        with transaction.atomic(using=self.alias):
+            return set(rows).difference(rows.select_for_update(skip_locked=True))
 
     def sessions(self, rows: Iterable[Row]) -> dict[str | None, Session]:
         """Return the session of each partition that these rows say; None stands for the field's own."""
@@ -118,11 +139,44 @@ class Column:
         return [keys[cut - 1] for cut in cuts]
 
     def _read(self, queryset: Any) -> list[Row]:
+        try:
+            return insist(self.alias, lambda: self._rows_of(queryset), f"{self.label}: a batch of rows")
+        except (DatabaseError, UnicodeDecodeError) as exc:
+            if not _is_unreadable(exc):
+                raise
+        return [row for pk in self._keys_of(queryset) for row in self._read_alone(pk)]
+
+    def _read_alone(self, pk: Any) -> list[Row]:
+        try:
+            return self._rows_of(self._queryset().filter(pk=pk))
+        except (DatabaseError, UnicodeDecodeError) as exc:
+            if not _is_unreadable(exc):
+                raise
+        return [Row(pk, "", fault=_UNREADABLE)]
+
+    def _rows_of(self, queryset: Any) -> list[Row]:
         names = [field.attname for field in self.field.partition_fields]
         values = queryset.values_list("pk", self.field.raw_value(), *names)
-        if not names:
-            return [Row(pk, raw) for pk, raw in values]
-        return [self._placed(pk, raw, tuple(place)) for pk, raw, *place in values]
+        return [self._row(pk, raw, tuple(place)) for pk, raw, *place in values]
+
+    def _keys_of(self, queryset: Any) -> list[Any]:
+        keys = queryset.values_list("pk", flat=True)
+        return insist(self.alias, lambda: list(keys.all()), f"{self.label}: a batch of primary keys")
+
+    def _advanced(self, ends: set[Any], end: Any) -> Any:
+        """Return the end of a batch, which none before it had."""
+        if end in ends:
+            raise OperationalError(
+                f"{self.label}: pk={end} comes twice. The connection's character set can't hold all primary keys, or "
+                "their collation is at odds with itself"
+            )
+        ends.add(end)
+        return end
+
+    def _row(self, pk: Any, raw: Any, place: tuple[Any, ...]) -> Row:
+        if not isinstance(raw, str | bytes):
+            return Row(pk, "", place=place, fault=f"it is no text, but of type {type(raw).__name__}")
+        return self._placed(pk, raw, place) if self.field.partition_fields else Row(pk, raw)
 
     def _placed(self, pk: Any, raw: Any, place: tuple[Any, ...]) -> Row:
         try:
@@ -144,6 +198,11 @@ class Column:
         # No manager: one may hide rows, and hidden rows are encrypted too.
         queryset: Any = models.QuerySet(self.model, using=self.alias)
         return queryset.filter(**{f"{self.field.name}__isnull": False})
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Tell whether the database holds something that is no text for the connection."""
+    return isinstance(error, UnicodeDecodeError | DataError) or _SQLITE_UNREADABLE in str(error)
 
 
 def encrypted_columns(names: Iterable[str] = (), alias: str | None = None) -> list[Column]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, OperationalError, connections
 
 from django_asherah.audit import logger
 from django_asherah.exceptions import (
@@ -18,10 +17,15 @@ from django_asherah.exceptions import (
 )
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
 from django_asherah.lifecycle.columns import Column, Row
+from django_asherah.lifecycle.database_errors import reason_of
+from django_asherah.lifecycle.exact_session import exact_session
 from django_asherah.lifecycle.ledger import Ledger
+from django_asherah.lifecycle.looks import UNCOMPARABLE, Looks
+from django_asherah.lifecycle.plain_column import PlainColumn
 from django_asherah.lifecycle.progress import Progress, tell_nobody
 from django_asherah.lifecycle.records import RecordReader, RowRecord
-from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
+from django_asherah.lifecycle.replacing import replace_values
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap
 
 _MOST_PASSES = 10
 _MOST_LOOKS = 100
@@ -62,13 +66,14 @@ class _Conversion(ABC):
         Raises:
             EncryptionError, DecryptionError: some had to be left as they were, or others keep writing.
         """
-        self._ledger.create()
-        for _ in range(_MOST_PASSES):
-            self._bad = BadValues()
-            if not self._pass():
-                break
-        else:
-            self._give_up()
+        with exact_session(connections[self._column.alias]):
+            self._ledger.create()
+            for _ in range(_MOST_PASSES):
+                self._bad = BadValues()
+                if not self._pass():
+                    break
+            else:
+                self._give_up()
         if self._bad:
             raise self.error(self._complaint())
         logger.info("column_%sed column=%s values=%d", self.action, self._column.label, self._converted)
@@ -76,39 +81,53 @@ class _Conversion(ABC):
 
     def _pass(self) -> int:
         before = self._converted
-        for rows in self._column.rows(ROWS_PER_TRANSACTION):
-            lost = self._convert(rows)
-            for _ in range(_MOST_LOOKS):
-                if not lost:
-                    break
-                lost = self._convert(self._column.at(lost))
-            for pk in lost:
-                self._leave(pk, "others keep writing it")
+        for rows in self._column.rows(ROWS_PER_TRANSACTION, until=self._column.last_key()):
+            self._settle(rows)
             self._progress(len(rows))
         return self._converted - before
 
-    def _convert(self, rows: list[Row]) -> list[Any]:
-        """Convert a batch; return the primary keys of the values that had changed since they were read."""
+    def _settle(self, rows: list[Row]) -> None:
+        """Convert a batch, and look again at what others have changed meanwhile."""
+        looks = Looks(self._column)
+        lost = self._convert(rows)
+        for _ in range(_MOST_LOOKS):
+            if not lost:
+                return
+            changed, same = looks.again(lost)
+            for pk in same:
+                self._leave(pk, UNCOMPARABLE)
+            lost = self._convert(changed)
+        for row in lost:
+            self._leave(row.pk, "others keep writing it")
+
+    def _convert(self, rows: list[Row]) -> list[Row]:
+        """Convert a batch; return the rows that had changed since they were read."""
         known = self._ledger.known(rows) if rows else set()
         if not self._follows_rows:
             rows = [row for row in rows if row.pk not in known]
         if self.seals:
             self._column.newest_keys(rows)
-        swaps = [
+        swaps = self._fitting(self._swaps(rows, known))
+        outcome = replace_values(self._column, swaps, self._note)
+        for pk, reason in outcome.refused.items():
+            self._leave(pk, reason)
+        self._converted += outcome.written
+        lost = set(outcome.lost)
+        return [row for row in rows if row.pk in lost]
+
+    def _swaps(self, rows: list[Row], known: set[Any]) -> list[Swap]:
+        return [
             Swap(record.row.pk, record.row.raw, new, record.row.place)
             for record in self._reader.read(rows)
             if (new := self._replacement(record, is_own=record.row.pk in known)) is not None
         ]
-        if not swaps:
-            return []
-        alias = self._column.alias
-        with transaction.atomic(using=alias):
-            lost = swap_values(connections[alias], self._column, swaps)
-            written = [Row(swap.pk, swap.after) for swap in swaps if swap.pk not in set(lost)]
-            if written:
-                self._ledger.add(written)
-        self._converted += len(written)
-        return lost
+
+    def _fitting(self, swaps: list[Swap]) -> list[Swap]:
+        """Return the swaps whose new value the column can hold, and leave the others."""
+        return swaps
+
+    def _note(self, swaps: list[Swap]) -> None:
+        self._ledger.add([Row(swap.pk, swap.after) for swap in swaps])
 
     @property
     def _follows_rows(self) -> bool:
@@ -188,18 +207,30 @@ class _Decryption(_Conversion):
     error = DecryptionError
     seals = False
 
-    def __init__(self, column: Column, ledger: Ledger, progress: Progress, refuse: Callable[[str], None]) -> None:
+    def __init__(self, column: Column, ledger: Ledger, progress: Progress, plain: PlainColumn | None) -> None:
         super().__init__(column, ledger, progress)
-        self._refuse = refuse
+        self._plain = plain
 
     def replacement(self, record: RowRecord) -> Any:
         row = record.row
         if self._field.is_plaintext(row.raw):
             return None
         _refuse_stray(self._column, record)
-        text = self._field.to_plaintext(self._field.open(row.raw, row.partition, record.keys))
-        self._refuse(text)
-        return text
+        return self._field.to_plaintext(self._field.open(row.raw, row.partition, record.keys))
+
+    def _fitting(self, swaps: list[Swap]) -> list[Swap]:
+        if self._plain is None or not swaps:
+            return swaps
+        try:
+            unfit = self._plain.unfit([swap.after for swap in swaps])
+        except DatabaseError as exc:
+            failure = reason_of(exc)
+        else:
+            for place, reason in unfit.items():
+                self._leave(swaps[place].pk, reason)
+            return [swap for place, swap in enumerate(swaps) if place not in unfit]
+        # Not from within the handler: the values would hang on it.
+        raise OperationalError(f"{self._column.label}: {failure}. Nothing was changed")
 
 
 def _refuse_stray(column: Column, record: RowRecord) -> None:
@@ -219,22 +250,22 @@ def encrypt_column(column: Column, progress: Progress = tell_nobody) -> int:
     Raises:
         EncryptionError: some values are ambiguous or no values of this field, and are left as they were.
         KMSError, MetastoreError: there is no key.
+        OperationalError: the database failed, or others held it.
     """
     return _Encryption(column, Ledger(column, "encrypt"), progress).run()
 
 
-def decrypt_column(
-    column: Column, progress: Progress = tell_nobody, *, refuse: Callable[[str], None] = lambda text: None
-) -> int:
+def decrypt_column(column: Column, progress: Progress = tell_nobody, plain: PlainColumn | None = None) -> int:
     """Turn every record of a column of text into a plain value; return how many were.
 
     Args:
         column: which.
         progress: is told how many more values were looked at.
-        refuse: raises ``DecryptionError`` for a text that the plain column can't hold.
+        plain: what the column becomes; as it is if None.
 
     Raises:
         DecryptionError: some values don't open or don't fit, and are left as they were.
         KMSError, MetastoreError: a key can't be loaded.
+        OperationalError: the database failed, or others held it.
     """
-    return _Decryption(column, Ledger(column, "decrypt"), progress, refuse).run()
+    return _Decryption(column, Ledger(column, "decrypt"), progress, plain).run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from django.db.models.constants import OnConflict
 
 from django_asherah.fields import EncryptedFieldMixin
 from django_asherah.lifecycle.columns import Column, Row
+from django_asherah.lifecycle.giving_way import Result, insist
 
 Direction = Literal["encrypt", "decrypt"]
 
@@ -33,13 +34,18 @@ class Ledger:
 
     def __init__(self, column: Column, direction: Direction) -> None:
         self._connection = connections[column.alias]
+        self._label = column.label
         self.name = ledger_name(column.model, column.field, direction)
         self._table = self._connection.ops.quote_name(self.name)
 
     def exists(self) -> bool:
         """Tell whether a conversion has begun and its end is not certain."""
-        with self._connection.cursor() as cursor:
-            return self.name in self._connection.introspection.table_names(cursor)
+
+        def ask() -> bool:
+            with self._connection.cursor() as cursor:
+                return self.name in self._connection.introspection.table_names(cursor)
+
+        return self._insist(ask)
 
     def create(self) -> None:
         """Make the table, if it isn't there."""
@@ -68,9 +74,15 @@ class Ledger:
         self._execute(f"{insert} {self._table} (digest) VALUES {placeholders} {ignore}", digests)
 
     def _execute(self, statement: str, parameters: list[str] | None = None) -> list[tuple[Any, ...]]:
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            return list(cursor.fetchall()) if cursor.description else []
+        def execute() -> list[tuple[Any, ...]]:
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return list(cursor.fetchall()) if cursor.description else []
+
+        return self._insist(execute)
+
+    def _insist(self, work: Callable[[], Result]) -> Result:
+        return insist(self._connection.alias, work, f"{self._label}: its ledger, table {self.name}")
 
 
 def digest(row: Row) -> str:
@@ -105,5 +117,9 @@ def drop_finished(alias: str, apps: Any) -> None:
             pending: Direction = "decrypt" if isinstance(field, EncryptedFieldMixin) else "encrypt"
             unfinished.add(ledger_name(model, field, pending))
     for name in ledgers - unfinished:
-        with connection.cursor() as cursor:
-            cursor.execute(f"DROP TABLE {connection.ops.quote_name(name)}")
+
+        def drop(name: str = name) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(f"DROP TABLE {connection.ops.quote_name(name)}")
+
+        insist(alias, drop, f"the ledger of a conversion that is done, table {name}")

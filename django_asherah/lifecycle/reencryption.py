@@ -9,23 +9,25 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from django.db import OperationalError, connections, transaction
+from django.db import connections, transaction
 
 from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
 from django_asherah.lifecycle.columns import Column, Row, encrypted_columns
+from django_asherah.lifecycle.exact_session import exact_session
+from django_asherah.lifecycle.giving_way import HeldError, insist
+from django_asherah.lifecycle.looks import UNCOMPARABLE, Looks
 from django_asherah.lifecycle.progress import Progress, tell_nobody
 from django_asherah.lifecycle.records import RecordReader, RowRecord
-from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap, swap_values
+from django_asherah.lifecycle.replacing import Outcome, replace_values
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap
 
 _LOOKS = 20
+_MOST_ENDS = 10
 _LOOKS_AT_FREE_ROWS = 3
 """How often a row is read without holding it. Writers wait for a held one, so that it is done whatever they do."""
-
-_GAVE_WAY = frozenset({"40P01", "40001", 1213})
-"""PostgreSQL's SQLSTATE of a deadlock and of a failed serialization, MySQL's ``ER_LOCK_DEADLOCK``."""
 
 
 @dataclass(slots=True)
@@ -45,6 +47,14 @@ class ReencryptionReport:
     current: Counter[str] = field(default_factory=Counter)
     conflicts: int = 0
     bad: BadValues = field(default_factory=BadValues)
+
+    def merge(self, other: ReencryptionReport) -> None:
+        """Add what another report counted."""
+        self.rewritten.update(other.rewritten)
+        self.moved.update(other.moved)
+        self.current.update(other.current)
+        self.conflicts += other.conflicts
+        self.bad.merge(other.bad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,7 @@ def reencrypt(
     Raises:
         UnknownColumnError: a name is not one of an encrypted column.
         KMSError, MetastoreError: the newest key can't be loaded or made.
+        OperationalError: the database failed, or others held the whole of it.
     """
     options = options or Options()
     engine.get_factory().clear()
@@ -113,67 +124,89 @@ class _Rewriter:
         self._seen = 0
 
     def run(self) -> None:
-        for rows in self._batches():
-            self._rewrite(rows)
-            self._progress(len(rows))
-            self._keep_to_rate(len(rows))
+        with exact_session(connections[self._column.alias]):
+            for rows in self._batches():
+                self._rewrite(rows)
+                self._progress(len(rows))
+                self._keep_to_rate(len(rows))
 
     def _batches(self) -> Iterator[list[Row]]:
+        after = None
+        # Rows that were added or moved behind the end meanwhile are followed, ten times at the most.
+        for _ in range(_MOST_ENDS):
+            until = self._column.last_key()
+            if until in {None, after}:
+                return
+            yield from self._batches_between(after, until)
+            after = until
+
+    def _batches_between(self, after: Any, until: Any) -> Iterator[list[Row]]:
         size, shards = self._options.batch, self._options.shards
         if shards == 1:
-            yield from self._column.rows(size)
+            yield from self._column.rows(size, after, until)
             return
-        for keys in self._column.keys(size * shards):
+        for keys in self._column.keys(size * shards, after, until):
             mine = [pk for pk in keys if crc32(str(pk).encode()) % shards == self._options.shard]
             for start in range(0, len(mine), size):
                 yield self._column.at(mine[start : start + size])
 
     def _rewrite(self, rows: Sequence[Row]) -> None:
+        looks = Looks(self._column)
         lost = self._replace(rows)
         # Somebody wrote these meanwhile, most likely under the newest key: a second look decides.
         for look in range(2, _LOOKS + 1):
             if not lost:
                 return
-            lost = self._held_and_replaced(lost) if look > _LOOKS_AT_FREE_ROWS else self._replace(self._column.at(lost))
-        for pk in lost:
-            self._report.bad.add(BadValue(self._column.label, str(pk), "others keep writing it; run this again", ""))
+            changed, same = looks.again(lost)
+            for pk in same:
+                self._leave(pk, UNCOMPARABLE)
+            lost = self._held_and_replaced(changed) if look > _LOOKS_AT_FREE_ROWS else self._replace(changed)
+        for row in lost:
+            self._leave(row.pk, "others keep writing it; run this again")
 
-    def _held_and_replaced(self, keys: list[Any]) -> list[Any]:
-        """Rewrite rows while nobody else may write them; return the primary keys that have to be looked at again."""
-        return self._in_transaction(lambda: self._replace(self._column.at(keys, lock=True)), keys)
+    def _held_and_replaced(self, rows: Sequence[Row]) -> list[Row]:
+        """Rewrite rows while nobody else may write them; return those that have to be looked at again."""
+        keys, alias = [row.pk for row in rows], self._column.alias
 
-    def _replace(self, rows: Sequence[Row]) -> list[Any]:
-        """Rewrite what needs it; return the primary keys of the rows that somebody else had changed meanwhile."""
+        def work() -> tuple[list[Row], ReencryptionReport]:
+            trial = _Rewriter(self._column, self._options, ReencryptionReport(), self._progress)
+            with transaction.atomic(using=alias):
+                return trial._replace(self._column.at(keys, lock=True)), trial._report
+
+        try:
+            lost, report = insist(alias, work, self._column.label)
+        except HeldError as exc:
+            for pk in keys:
+                self._leave(pk, exc.reason)
+            return []
+        self._report.merge(report)
+        return lost
+
+    def _replace(self, rows: Sequence[Row]) -> list[Row]:
+        """Rewrite what needs it; return the rows that somebody else had changed meanwhile."""
         newest = self._column.newest_keys(rows)
         swaps, moved = [], set()
         for record in self._reader.read(rows):
             if (new := self._resealed(record, newest)) is not None:
                 swaps.append(Swap(record.row.pk, record.row.raw, new, record.row.place))
                 moved |= {record.row.pk} if record.origin else set()
-        if not swaps:
-            return []
-        lost = [] if self._options.dry_run else self._swap(swaps)
-        self._report.rewritten[self._column.label] += len(swaps) - len(lost)
-        if moved := moved.difference(lost):
-            self._report.moved[self._column.label] += len(moved)
-        self._report.conflicts += len(lost)
-        return lost
+        outcome = Outcome(written=len(swaps)) if self._options.dry_run else replace_values(self._column, swaps)
+        for pk, reason in outcome.refused.items():
+            self._leave(pk, reason)
+        lost = set(outcome.lost)
+        self._count(outcome, len(moved - lost - outcome.refused.keys()))
+        return [row for row in rows if row.pk in lost]
 
-    def _swap(self, swaps: list[Swap]) -> list[Any]:
-        """Write one batch; return the primary keys of the rows that it has not written."""
-        connection = connections[self._column.alias]
-        return self._in_transaction(lambda: swap_values(connection, self._column, swaps), [swap.pk for swap in swaps])
+    def _count(self, outcome: Outcome, moved: int) -> None:
+        label = self._column.label
+        if outcome.written:
+            self._report.rewritten[label] += outcome.written
+        if moved:
+            self._report.moved[label] += moved
+        self._report.conflicts += len(outcome.lost)
 
-    def _in_transaction(self, work: Callable[[], list[Any]], keys: list[Any]) -> list[Any]:
-        """Return what ``work`` returns, or the keys if the database rolled it back as a whole for somebody else."""
-        outermost = not connections[self._column.alias].in_atomic_block
-        try:
-            with transaction.atomic(using=self._column.alias):
-                return work()
-        except OperationalError as exc:
-            if outermost and _gave_way(exc):
-                return keys
-            raise
+    def _leave(self, pk: Any, reason: str) -> None:
+        self._report.bad.add(BadValue(self._column.label, str(pk), reason, ""))
 
     def _resealed(self, record: RowRecord, newest: dict[str | None, KeyMeta]) -> Any:
         """Return the value under the newest key, or None if it is to be left as it is."""
@@ -188,7 +221,7 @@ class _Rewriter:
                 return None
             return field.reseal(row.raw, row.partition, record.keys, origin=origin.partition if origin else None)
         except (DecryptionError, EncryptionError, KeyNotFoundError) as exc:
-            self._report.bad.add(BadValue(self._column.label, str(row.pk), f"{type(exc).__name__}: {exc}", ""))
+            self._leave(row.pk, f"{type(exc).__name__}: {exc}")
             return None
 
     def _keep_to_rate(self, count: int) -> None:
@@ -197,9 +230,3 @@ class _Rewriter:
             ahead = self._seen / self._options.rate - (self._options.clock() - self._started)
             if ahead > 0:
                 self._options.sleep(ahead)
-
-
-def _gave_way(exc: OperationalError) -> bool:
-    """Tell whether the database broke a transaction off in favour of another one, so that it may be done again."""
-    code = getattr(exc.__cause__, "sqlstate", None) or exc.args[0]
-    return code in _GAVE_WAY

@@ -12,6 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.database_errors import NotKeptError
+from django_asherah.lifecycle.mysql_column import describe_column, excess_of
+from django_asherah.lifecycle.quiet_cursor import quiet_cursor
 
 ROWS_PER_TRANSACTION = 500
 """Rows that are rewritten together: few enough that nobody waits long for one of them."""
@@ -39,10 +42,14 @@ class Swap(Struct, frozen=True, gc=False):
 def swap_values(connection: Any, column: Column, swaps: list[Swap]) -> list[Any]:
     """Replace each value that still is what was read, byte for byte, in a row that still says the same partition.
 
-    The caller has begun a transaction. None of the new values may be in the table yet.
+    The caller has begun a transaction, and rolls it back if this raises. None of the new values may be in the table.
 
     Returns:
         The primary keys of the others.
+
+    Raises:
+        NotKeptError: the database has stored something else, or would end the connection.
+        DatabaseError: it refuses a value. The error, and what hangs on it, may show the value.
     """
     moved = _moved(column, swaps)
     swaps = [swap for swap in swaps if swap.pk not in moved]
@@ -64,31 +71,53 @@ def _moved(column: Column, swaps: list[Swap]) -> set[Any]:
 def _swap_one_by_one(connection: Any, column: Column, swaps: list[Swap]) -> list[Any]:
     table, name = _quoted(connection, column.model._meta.db_table, column.field.column)
     keys = _key_fields(column)
-    # MySQL compares text by its collation, for which records that differ in case alone are the same.
-    on_mysql = connection.vendor == "mysql"
-    value = "_binary %s" if on_mysql and column.field.format.is_binary else "%s"
-    old = f"BINARY {name} = BINARY {value}" if on_mysql else f"{name} = {value}"
+    exact = _exact_on_mysql(connection, column) if connection.vendor == "mysql" else _EXACT_ON_SQLITE
     same_row = " AND ".join(f"{key} = %s" for key in _quoted(connection, *(field.column for field in keys)))
     places = _place_fields(column)
     same_place = "".join(f" AND {_is_same(connection, field, swaps[0].place[at])}" for at, field in places.items())
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            f"UPDATE {table} SET {name} = {value} WHERE {same_row} AND {old}{same_place}",
-            [
-                (
-                    swap.after,
-                    *_key_values(connection, keys, swap.pk),
-                    swap.before,
-                    *_prepared(connection, places, swap.place),
-                )
-                for swap in swaps
-            ],
-        )
-        if cursor.rowcount == len(swaps):
-            return []
-    # Who lost is seen by reading again: this transaction holds every row that it has changed.
+    update = (
+        f"UPDATE {table} SET {name} = {exact.value} WHERE {same_row} AND {exact.same.format(name=name)}{same_place}"
+    )
+    lost = []
+    with quiet_cursor(connection) as cursor:
+        for swap in swaps:
+            place = _prepared(connection, places, swap.place)
+            parameters = (swap.after, *_key_values(connection, keys, swap.pk), swap.before, *place)
+            if exact.max_packet and (excess := excess_of(connection, parameters, exact.max_packet)):
+                raise NotKeptError(excess)
+            cursor.execute(update, parameters)
+            if cursor.rowcount == 0:
+                lost.append(swap.pk)
+    _require_kept(column, swaps, lost)
+    return lost
+
+
+class _Exact(Struct, frozen=True):
+    """How a database is given a value, and compares one with what a column holds, byte for byte."""
+
+    value: str
+    same: str
+    max_packet: int | None = None
+
+
+# Neither the column's collation (NOCASE, RTRIM) nor its type's affinity has a say.
+_EXACT_ON_SQLITE = _Exact("%s", "+{name} = %s COLLATE BINARY")
+
+
+def _exact_on_mysql(connection: Any, column: Column) -> _Exact:
+    """Compare in the column's own character set: what it does not give back as it was read is not the same."""
+    described = describe_column(connection, column)
+    if column.field.format.is_binary:
+        return _Exact("_binary %s", "BINARY {name} = BINARY _binary %s", described.max_packet)
+    same = f"BINARY {{name}} = BINARY CONVERT(%s USING {described.charset})"
+    return _Exact("%s", same, described.max_packet)
+
+
+def _require_kept(column: Column, swaps: list[Swap], lost: list[Any]) -> None:
+    """Refuse what the database has changed: it pads and cuts, and has triggers and types of its own."""
     standing = {row.pk: row.raw for row in column.at([swap.pk for swap in swaps])}
-    return [swap.pk for swap in swaps if standing.get(swap.pk) != swap.after]
+    if any(standing.get(swap.pk) != swap.after for swap in swaps if swap.pk not in set(lost)):
+        raise NotKeptError("the database stores another value in its place")
 
 
 def _swap_on_postgresql(connection: Any, column: Column, swaps: list[Swap]) -> list[Any]:
@@ -101,21 +130,26 @@ def _swap_on_postgresql(connection: Any, column: Column, swaps: list[Swap]) -> l
     types += [f"p{at} {_comparable_type(connection, field)}" for at, field in places.items()]
     same_place = "".join(f" AND {_is_same_on_postgresql(connection, field, at)}" for at, field in places.items())
     value_type = column.field.db_type(connection)
+    # The column may be of a collation, or of a type, for which texts that differ are the same (citext).
+    held = f"t.{name}" if column.field.format.is_binary else f't.{name}::text COLLATE "C"'
+    is_old, is_new = f"{held} = v.old", f"{held} = v.new"
     rows = [
         {"position": position, "old": _text(swap.before), "new": _text(swap.after)}
         | {f"k{number}": key for number, key in enumerate(_key_values(connection, keys, swap.pk))}
         | {f"p{at}": value for at, value in zip(places, _prepared(connection, places, swap.place), strict=True)}
         for position, swap in enumerate(swaps)
     ]
-    with connection.cursor() as cursor:
+    with quiet_cursor(connection) as cursor:
         # One parameter: drivers take longer to fill in thousands than PostgreSQL takes to read them.
         cursor.execute(
             f"UPDATE {table} AS t SET {name} = v.new FROM json_to_recordset(%s::json) AS v "
             f"(position int, {', '.join(types)}, old {value_type}, new {value_type}) "
-            f"WHERE {same_row} AND t.{name} = v.old{same_place} RETURNING v.position",
+            f"WHERE {same_row} AND {is_old}{same_place} RETURNING v.position, {is_new}",
             [msgspec.json.encode(rows, enc_hook=_plain).decode()],
         )
-        done = {position for (position,) in cursor.fetchall()}
+        done = dict(cursor.fetchall())
+    if not all(done.values()):
+        raise NotKeptError("the database stores another value in its place")
     return [swap.pk for position, swap in enumerate(swaps) if position not in done]
 
 
@@ -134,7 +168,7 @@ def _is_same(connection: Any, field: Any, example: Any) -> str:
     if not isinstance(example, str):
         return f"{name} = %s"
     if connection.vendor == "mysql":
-        return f"BINARY CONVERT({name} USING utf8mb4) = BINARY %s"
+        return f"BINARY CONVERT({name} USING utf8mb4) = BINARY CONVERT(%s USING utf8mb4)"
     return f"{name} = %s COLLATE BINARY"
 
 

@@ -92,7 +92,7 @@ with statement_limit(int(sys.argv[2])):
 """
 
 
-UPDATES = 1
+UPDATES = 1 if VENDOR == "postgresql" else ROWS_PER_TRANSACTION
 """How many may be sent before the process is killed: the first batch is then done, and the second begun."""
 
 

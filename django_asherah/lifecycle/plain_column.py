@@ -1,0 +1,128 @@
+"""What a plain column can hold: asked of the database itself, before a value is written there for good."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.db import DatabaseError, connections, models
+
+from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.database_errors import refusal_of
+from django_asherah.lifecycle.mysql_column import MySQLColumn, charset_of, describe_column, excess_of
+from django_asherah.lifecycle.quiet_cursor import quiet_cursor
+
+_NUL = re.compile("\0")
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_HOLD_EVERYTHING = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "binary"})
+_CHARACTERS_PER_QUESTION = 500
+_LENGTH_PER_QUESTION = 200_000
+"""Characters of JSON that are sent together: far less than any database takes in a statement by default."""
+
+
+class PlainColumn:
+    """What a column of records becomes when it is decrypted."""
+
+    def __init__(self, column: Column, field: models.Field[Any, Any]) -> None:
+        self._connection: Any = connections[column.alias]
+        self._is_json = isinstance(field, models.JSONField)
+        self._max_length = field.max_length if isinstance(field, models.CharField) else None
+        self._never = _NUL_IN_JSON if self._is_json else _NUL
+        described = describe_column(self._connection, column) if self._connection.vendor == "mysql" else None
+        self._charsets = _charsets(self._connection, described, field)
+        self._max_packet = described.max_packet if described else None
+        self._held: dict[str, bool] = {}
+
+    def unfit(self, texts: Sequence[str]) -> dict[int, str]:
+        """Return which of these texts the column can't hold, by their place, and why.
+
+        Raises:
+            DatabaseError: the database failed. The error, and what hangs on it, may show a text.
+        """
+        unfit = {place: reason for place, text in enumerate(texts) if (reason := self._too_much(text))}
+        unfit |= self._in_no_charset({place: text for place, text in enumerate(texts) if place not in unfit})
+        if self._is_json:
+            unfit |= self._no_json({place: text for place, text in enumerate(texts) if place not in unfit})
+        return unfit
+
+    def _too_much(self, text: str) -> str:
+        if self._max_length is not None and len(text) > self._max_length:
+            return f"it is longer than the {self._max_length} characters of the plain column"
+        if self._connection.vendor == "postgresql" and self._never.search(text):
+            return "it holds NUL, which PostgreSQL can't store in plain"
+        return excess_of(self._connection, [text], self._max_packet) if self._max_packet else ""
+
+    def _in_no_charset(self, texts: dict[int, str]) -> dict[int, str]:
+        if not self._charsets:
+            return {}
+        foreign = {place: {each for each in text if not each.isascii()} for place, text in texts.items()}
+        self._ask_about(sorted(set().union(*foreign.values()).difference(self._held)))
+        names = " and ".join(self._charsets)
+        reason = f"it has a character that the column's character set ({names}) can't hold"
+        return {place: reason for place, found in foreign.items() if not all(map(self._held.get, found))}
+
+    def _ask_about(self, characters: list[str]) -> None:
+        with quiet_cursor(self._connection) as cursor:
+            for start in range(0, len(characters), _CHARACTERS_PER_QUESTION):
+                asked = characters[start : start + _CHARACTERS_PER_QUESTION]
+                self._held |= dict.fromkeys(asked, True)
+                for charset in self._charsets:
+                    there_and_back = f"CONVERT(CONVERT(%s USING {charset}) USING utf8mb4)"
+                    cursor.execute(f"SELECT {', '.join([there_and_back] * len(asked))}", asked)
+                    for one, back in zip(asked, cursor.fetchone(), strict=True):
+                        self._held[one] &= one == back
+
+    def _no_json(self, texts: dict[int, str]) -> dict[int, str]:
+        ask = self._refused_by_jsonb if self._connection.vendor == "postgresql" else self._not_valid
+        refused: dict[int, str] = {}
+        for part in _parts(texts):
+            refused |= ask(part)
+        return refused
+
+    def _not_valid(self, texts: dict[int, str]) -> dict[int, str]:
+        with quiet_cursor(self._connection) as cursor:
+            cursor.execute(f"SELECT {', '.join(['JSON_VALID(%s)'] * len(texts))}", list(texts.values()))
+            answers = cursor.fetchone()
+        reason = "it is no JSON that this database can store"
+        return {place: reason for place, is_valid in zip(texts, answers, strict=True) if not is_valid}
+
+    def _refused_by_jsonb(self, texts: dict[int, str]) -> dict[int, str]:
+        try:
+            with quiet_cursor(self._connection) as cursor:
+                cursor.execute(f"SELECT {', '.join(['%s::jsonb IS NULL'] * len(texts))}", list(texts.values()))
+        except DatabaseError as exc:
+            refusal = refusal_of(exc)
+            if not refusal:
+                raise
+        else:
+            return {}
+        if len(texts) == 1:
+            return dict.fromkeys(texts, refusal)
+        places = list(texts)
+        half = len(places) // 2
+        return {
+            place: reason
+            for some in (places[:half], places[half:])
+            for place, reason in self._refused_by_jsonb({each: texts[each] for each in some}).items()
+        }
+
+
+def _charsets(connection: Any, described: MySQLColumn | None, field: models.Field[Any, Any]) -> list[str]:
+    """Return the character sets that a text passes through on MySQL, as far as there is a text that they can't hold."""
+    if described is None:
+        return []
+    collation = getattr(field, "db_collation", None)
+    found = {described.charset, charset_of(connection, collation) if collation else None}
+    return sorted(each for each in found if each and each not in _HOLD_EVERYTHING)
+
+
+def _parts(texts: dict[int, str]) -> Iterator[dict[int, str]]:
+    part: dict[int, str] = {}
+    for place, text in texts.items():
+        if part and sum(map(len, part.values())) + len(text) > _LENGTH_PER_QUESTION:
+            yield part
+            part = {}
+        part[place] = text
+    if part:
+        yield part
