@@ -29,7 +29,8 @@ BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//"
 LEAST_COVERAGE = 98
 
 KNOW_NO_DATABASE = (
-    *("envelope", "vectors", "kms", "typing", "metastores/test_dynamodb.py"),
+    *("envelope", "vectors", "kms", "typing", "metastores/test_dynamodb.py", "other_libraries/test_releases.py"),
+    *(f"files/test_{name}.py" for name in ("failed_saves", "s3", "s3_memory", "servers", "sizes")),
     *(
         "test_benchmarks.py",
         "test_demo.py",
