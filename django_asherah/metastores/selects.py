@@ -28,9 +28,7 @@ from django_asherah.metastores.sql import (
 )
 
 WHERE = "SELECT id, {record}, {created} FROM encryption_key WHERE {conditions}"
-LATEST = (
-    "id = %s AND created >= (SELECT MAX(created) FROM encryption_key WHERE id = %s){before} ORDER BY created DESC"
-)
+LATEST = "id = %s AND created >= (SELECT MAX(created) FROM encryption_key WHERE id = %s){before} ORDER BY created DESC"
 LATEST_OF_MANY = (
     "id IN ({ids}) AND created >= (SELECT MAX(same.created) FROM encryption_key AS same "
     "WHERE same.id = encryption_key.id){before} ORDER BY id, created DESC"
