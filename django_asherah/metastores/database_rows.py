@@ -104,5 +104,6 @@ def _swap(connection: BaseDatabaseWrapper, row: KeyRow, record: EnvelopeKeyRecor
     statement = f"UPDATE encryption_key SET key_record = %s{kept} WHERE {MAY_BE_KEY} AND {is_same}"
     first, last = created_range(connection, record.created)
     with connection.cursor() as cursor:
-        cursor.execute(in_utc(connection, statement), [encode_key(record), row.key_id, first, last, row.text])
+        parameters = [encode_key(record), row.key_id, first, last, row.text]
+        cursor.execute(in_utc(connection, statement, writes=True), parameters)
         return bool(cursor.rowcount)

@@ -72,5 +72,5 @@ def _send(connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKey
         parameters += (meta.key_id, created_literal(connection, meta.created), encode_key(record))
     statement = ", ".join([INSERT, *[ROW] * (len(records) - 1)]) + on_conflict
     with connection.cursor() as cursor:
-        cursor.execute(in_utc(connection, statement), parameters)
+        cursor.execute(in_utc(connection, statement, writes=True), parameters)
         return int(cursor.rowcount)

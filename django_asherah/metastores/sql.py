@@ -54,18 +54,20 @@ def record_text(vendor: str) -> str:
     return _RECORD_TEXT.get(vendor, "key_record")
 
 
-def in_utc(connection: BaseDatabaseWrapper, statement: str) -> str:
-    """Return ``statement`` as one that runs in UTC, which leaves the session's time zone as it is.
+def in_utc(connection: BaseDatabaseWrapper, statement: str, *, writes: bool = False) -> str:
+    """Return ``statement`` as one that runs in UTC, and leaves the session as it is.
 
-    MySQL and MariaDB read and write a ``TIMESTAMP`` in that. Source: MariaDB's ``SET STATEMENT``, and the hint
-    ``SET_VAR`` of MySQL 8.0.17. The other databases need no such thing.
+    MySQL and MariaDB read and write a ``TIMESTAMP`` in the session's time zone. What writes is strict, too: otherwise
+    they cut off what a column can't hold. Source: MariaDB's ``SET STATEMENT``, and the hint ``SET_VAR`` of MySQL 8.0.
     """
     if connection.vendor != "mysql":
         return statement
     if cast(Any, connection).mysql_is_mariadb:
-        return f"SET STATEMENT time_zone = '+00:00' FOR {statement}"
+        strict = ", sql_mode = 'STRICT_ALL_TABLES'" if writes else ""
+        return f"SET STATEMENT time_zone = '+00:00'{strict} FOR {statement}"
+    strict = " SET_VAR(sql_mode = 'STRICT_ALL_TABLES')" if writes else ""
     verb, rest = statement.split(maxsplit=1)
-    return f"{verb} /*+ SET_VAR(time_zone = '+00:00') */ {rest}"
+    return f"{verb} /*+ SET_VAR(time_zone = '+00:00'){strict} */ {rest}"
 
 
 @contextmanager

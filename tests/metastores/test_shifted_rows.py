@@ -17,6 +17,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta, encode_key
 from django_asherah.envelope.session import SessionFactory
+from django_asherah.exceptions import MetastoreError
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.database_rows import ROWS_PER_QUERY
 from tests.databases import VENDOR, another_alias, as_asherah, close_connections, execute, in_thread, record
@@ -276,6 +277,32 @@ def test_a_column_that_every_update_sets_keeps_its_time(table: str) -> None:
     assert metastore.replace(row, record(NOON, 2, revoked=True)) is True
 
     assert columns(table) == [(ID, NOON)]
+
+
+@mysql_only
+@pytest.mark.parametrize("mode", ["", "NO_BACKSLASH_ESCAPES", "ANSI"])
+def test_a_record_that_the_column_cant_hold_is_an_error_in_every_mode(table: str, mode: str) -> None:
+    connections[table].close()
+    options = connections[table].settings_dict["OPTIONS"]
+    before, options["sql_mode"] = options.get("sql_mode"), mode
+    try:
+        metastore = DatabaseMetastore(table)
+        assert metastore.store(ID, record(NOON)) is True
+        (row,) = metastore.versions(ID)
+        execute(table, f"ALTER TABLE encryption_key MODIFY key_record VARCHAR({len(row.text)}) NOT NULL")
+
+        with pytest.raises(MetastoreError, match="Data too long for column 'key_record'"):
+            metastore.replace(row, record(NOON, revoked=True))
+        with pytest.raises(MetastoreError, match="Data too long for column 'key_record'"):
+            metastore.store("_IK_b_s_p", record(NOON, revoked=True))
+
+        assert [each.record() for each in metastore.scan()] == [record(NOON)]
+    finally:
+        options["sql_mode"] = before
+        if before is None:
+            del options["sql_mode"]
+        connections[table].close()
+        execute(table, "ALTER TABLE encryption_key MODIFY key_record TEXT NOT NULL")
 
 
 def test_a_scan_goes_on_where_a_page_ended(sessions: dict[str, str]) -> None:
