@@ -54,8 +54,8 @@ def _length(value: Any) -> int:
         return 0
     if len(value) <= ALWAYS_ALLOWED:  # To look for what is escaped takes longer than it matters.
         return len(value)
-    text = value.encode() if value.__class__ is str else value
-    return len(text) + sum(map(text.count, _ESCAPED))
+    text = value.encode() if isinstance(value, str) else bytes(value)
+    return len(text) + sum(text.count(each) for each in _ESCAPED)
 
 
 def _require(connection: Any, length: int) -> None:
@@ -67,9 +67,9 @@ def _require(connection: Any, length: int) -> None:
         limit = connection.__dict__[_LIMIT] = (connection.connection, _read_limit(connection))
     if length >= limit[1]:
         raise EncryptionError(
-            f"its record is too long for one statement: what is encrypted there takes {length} bytes, and the server of "
-            f"database {connection.alias!r} takes {limit[1]} (max_allowed_packet). Nothing was sent. Raise "
-            f"max_allowed_packet, or give bulk_create() or bulk_update() a smaller batch_size"
+            f"its record is too long for one statement: what is encrypted there takes {length} bytes, and the server "
+            f"of database {connection.alias!r} takes {limit[1]} (max_allowed_packet). Nothing was sent. Raise that, "
+            f"or give bulk_create() or bulk_update() a smaller batch_size"
         )
 
 

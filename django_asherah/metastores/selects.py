@@ -19,11 +19,11 @@ from django_asherah.metastores.shifts import Row, created_of, newest_of, pick
 from django_asherah.metastores.sql import (
     IS_KEY,
     MAY_BE_KEY,
+    before_latest,
     created_literal,
     created_range,
     in_utc,
     record_text,
-    before_latest,
     stored_created,
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 
-from django_asherah.envelope.records import KeyMeta, decode_key
+from django_asherah.envelope.records import MAX_CREATED, KeyMeta, decode_key
 from django_asherah.exceptions import InvalidRecordError
 
 MAX_SHIFT = 26 * 60 * 60
@@ -31,6 +31,11 @@ def created_of(row: Row) -> int | None:
         return None
     shift = abs(row[2] - created)
     return created if shift <= MAX_SHIFT and not shift % _QUARTER else None
+
+
+def shifted_range(created: int) -> tuple[int, int]:
+    """Return the first and the last second that the column of a key of this creation time may say."""
+    return max(created - MAX_SHIFT, 0), min(created + MAX_SHIFT, MAX_CREATED)
 
 
 def newest_of(rows: Sequence[Row]) -> Row | None:

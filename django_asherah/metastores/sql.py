@@ -17,9 +17,9 @@ from django.db import Error as DatabaseFailure
 from django.db import ProgrammingError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_asherah.envelope.records import MAX_CREATED, KeyMeta
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import MetastoreError
-from django_asherah.metastores.shifts import MAX_SHIFT
+from django_asherah.metastores.shifts import shifted_range
 
 IS_KEY = "(id = %s AND created = %s)"
 MAY_BE_KEY = "(id = %s AND created BETWEEN %s AND %s)"
@@ -119,7 +119,7 @@ def created_literal(connection: BaseDatabaseWrapper, created: int) -> str:
 
 def created_range(connection: BaseDatabaseWrapper, created: int) -> tuple[str, str]:
     """Return the literals between which all rows are whose record may say this time (Unix seconds)."""
-    first, last = max(created - MAX_SHIFT, 0), min(created + MAX_SHIFT, MAX_CREATED)
+    first, last = shifted_range(created)
     return created_literal(connection, first), created_literal(connection, last)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import MetastoreError
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.database_rows import ROWS_PER_QUERY
+from django_asherah.metastores.sql import created_value, keys_in_utc
+from django_asherah.models import EncryptionKey
 from tests.databases import VENDOR, another_alias, as_asherah, close_connections, execute, in_thread, record
 from tests.envelope.fakes import CountingKMS, FakeClock
 
@@ -319,3 +322,18 @@ def test_values_of_a_session_are_read_by_a_thread_of_another(sessions: dict[str,
     settings.ASHERAH = as_asherah(DATABASE=sessions["kolkata"])
 
     assert in_thread(lambda: engine.get_session("p").decrypt(text)) == b"value"
+
+
+@mysql_only
+def test_the_orm_reads_keys_in_utc_where_the_admin_asks_it(sessions: dict[str, str]) -> None:
+    execute(sessions["utc"], "ALTER TABLE encryption_key ADD COLUMN row_id bigint NOT NULL AUTO_INCREMENT UNIQUE")
+    try:
+        for alias in sessions.values():
+            DatabaseMetastore(alias).store(f"_IK_{alias}_s_p", record(NOON))
+        for alias in sessions.values():
+            rows = EncryptionKey.objects.using(alias).filter(created=created_value(connections[alias], NOON))
+            with keys_in_utc(connections[alias]):
+                assert {row.created for row in rows.defer("key_record")} == {datetime.fromtimestamp(NOON, UTC)}
+                assert rows.count() == 3
+    finally:
+        execute(sessions["utc"], "ALTER TABLE encryption_key DROP COLUMN row_id")
