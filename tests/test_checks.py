@@ -28,6 +28,7 @@ import django_asherah.checks
 from django_asherah.checks.admin import check_admin
 from django_asherah.checks.guard import check_partition_guard
 from django_asherah.checks.models import check_models
+from django_asherah.checks.sessions import check_sessions
 from django_asherah.checks.settings import check_deployment, check_settings
 from django_asherah.checks.table import check_key_table
 from django_asherah.fields import EncryptedDateField, EncryptedJSONField, EncryptedTextField
@@ -757,3 +758,20 @@ def test_every_id_is_proven_by_a_test() -> None:
     tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
 
     assert {id for id in documented if f'"{id}"' not in tests} == set()
+
+
+@pytest.mark.skipif(VENDOR != "mysql", reason="about MySQL's modes")
+class TestSessions:
+    @pytest.mark.parametrize("mode", ["STRICT_TRANS_TABLES", "STRICT_ALL_TABLES,ANSI", "TRADITIONAL"])
+    def test_strict_ones_are_fine(self, make_alias: Callable[..., str], mode: str) -> None:
+        assert check_sessions(None, databases=[make_alias("strict", OPTIONS={"sql_mode": mode})]) == []
+
+    def test_others_are_a_warning_where_encrypted_fields_are(self, make_alias: Callable[..., str]) -> None:
+        alias = make_alias("loose", OPTIONS={"sql_mode": "NO_ENGINE_SUBSTITUTION"})
+
+        [message] = check_sessions(None, databases=[alias, "default"])
+
+        assert message.id == "asherah.W036"
+        assert not message.is_serious()
+        assert re.search(r"database 'loose' are not strict, .* \d+ encrypted fields are in danger, ", message.msg)
+        assert "STRICT_TRANS_TABLES" in str(message.hint)

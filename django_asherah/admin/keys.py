@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import Error as DatabaseFailure
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from django_asherah import engine
 from django_asherah.admin import cells
 from django_asherah.admin.actions import revoke_keys, verify_keys
 from django_asherah.admin.changelist import KeyChangeList
@@ -24,6 +27,7 @@ from django_asherah.admin.rows import KeyRows, attach_infos, info_of, key_rows
 from django_asherah.admin.tree import Tree
 from django_asherah.conf import get_settings
 from django_asherah.exceptions import AsherahError
+from django_asherah.metastores.sql import keys_in_utc
 from django_asherah.models import EncryptionKey
 
 View = Callable[..., HttpResponse]
@@ -39,7 +43,9 @@ def shows_why_unavailable(view: View) -> View:
         if not self.has_view_permission(request):
             raise PermissionDenied
         try:
-            return view(self, request, *args, **kwargs)
+            alias = engine.get_keys_database()
+            with keys_in_utc(connections[alias]) if alias else nullcontext():
+                return view(self, request, *args, **kwargs)
         except (AsherahError, ImproperlyConfigured) as exc:
             return render_page(self, request, "unavailable", reason=str(exc), is_about_table=False)
         except DatabaseFailure as exc:

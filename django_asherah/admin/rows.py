@@ -7,6 +7,7 @@ is broken, or not ours, breaks nothing but itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -19,12 +20,13 @@ from django.db.models.functions import Cast, Left
 
 from django_asherah import engine
 from django_asherah.envelope.partition import KeyKind, intermediate_id_tail
-from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.records import KeyMeta, decode_key
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.lifecycle import KeyInfo, KeyState
 from django_asherah.lifecycle.context import Context
 from django_asherah.lifecycle.keys import key_info
 from django_asherah.metastores.key_table import KeyRow
+from django_asherah.metastores.shifts import shifted_range
 from django_asherah.metastores.sql import child_pattern, created_value, may_be_child, record_text
 from django_asherah.models import EncryptionKey
 
@@ -148,10 +150,26 @@ def read_row(context: Context, row: EncryptionKey, *, is_newest: bool) -> KeyInf
 
 
 def _find_rows(alias: str, metas: Iterable[KeyMeta]) -> dict[KeyMeta, int]:
-    """Return the primary keys of the rows of ``metas``, with one query."""
+    """Return the primary keys of the rows of ``metas``, with one query, or two if a row is not in its place."""
     wanted = {(meta.key_id, created_value(connections[alias], meta.created)): meta for meta in metas}
     if not wanted:
         return {}
     condition = reduce(or_, (Q(key_id=key_id, created=created) for key_id, created in wanted))
     found = EncryptionKey.objects.using(alias).filter(condition).values_list("pk", "key_id", "created")
-    return {wanted[key_id, created]: pk for pk, key_id, created in found if (key_id, created) in wanted}
+    rows = {wanted[key_id, created]: pk for pk, key_id, created in found if (key_id, created) in wanted}
+    missing = [meta for meta in wanted.values() if meta not in rows]
+    return rows | _find_shifted(alias, missing) if missing else rows
+
+
+def _find_shifted(alias: str, metas: Iterable[KeyMeta]) -> dict[KeyMeta, int]:
+    """Return the primary keys of rows that a session of another time zone has put beside their places."""
+    connection, wanted = connections[alias], set(metas)
+    ranges = {meta: [created_value(connection, each) for each in shifted_range(meta.created)] for meta in wanted}
+    condition = reduce(or_, (Q(key_id=meta.key_id, created__range=each) for meta, each in ranges.items()))
+    record: Any = RawSQL(record_text(connection.vendor), [], output_field=TextField())  # noqa: S611 - no values
+    found = EncryptionKey.objects.using(alias).filter(condition).annotate(record_text=record)
+    rows = {}
+    for pk, key_id, text in found.values_list("pk", "key_id", "record_text"):
+        with suppress(InvalidRecordError):
+            rows[KeyMeta(key_id, decode_key(text).created)] = pk
+    return {meta: pk for meta, pk in rows.items() if meta in wanted}

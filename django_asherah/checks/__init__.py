@@ -35,6 +35,8 @@ asherah.E034     (db)  nothing keeps (``id``, ``created``) unique
 asherah.W031     (db)  the key table is missing
 asherah.W032     (db)  the key table lacks the column that the admin needs
 asherah.W030     (db)  a column's type works for us, but not for every official SDK
+asherah.W035     (db)  the key table depends on the server's time zone, which is not UTC
+asherah.W036     (db)  MySQL or MariaDB would cut encrypted values, as its sessions are not strict
 asherah.E101           ``unique`` on an encrypted field
 asherah.E102           ``primary_key`` on an encrypted field
 asherah.E103           ``db_index`` on an encrypted field
@@ -70,6 +72,6 @@ asherah.E130           a model admin shows an encrypted file whose storage has n
 those marked (db) need a database.
 """
 
-from django_asherah.checks import admin, copies, files, guard, models, settings, table
+from django_asherah.checks import admin, copies, files, guard, models, sessions, settings, table
 
-__all__ = ["admin", "copies", "files", "guard", "models", "settings", "table"]
+__all__ = ["admin", "copies", "files", "guard", "models", "sessions", "settings", "table"]

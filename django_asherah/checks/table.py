@@ -14,6 +14,7 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_asherah.checks.sessions import check_zone
 from django_asherah.conf import find_problems, get_settings
 from django_asherah.envelope.records import MAX_KEY_ID_LENGTH
 
@@ -98,6 +99,8 @@ def _check_table(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
         yield from _check_uniqueness(connection)
     for name in _TYPES:
         yield from _check_other_sdks(connection, name, columns[name][0])
+    if connection.vendor == "mysql" and columns["created"][0].startswith("timestamp"):
+        yield from check_zone(connection, _place(connection))
     if "row_id" not in columns and apps.is_installed("django.contrib.admin"):
         yield CheckWarning(
             f"{_place(connection)} has no column 'row_id', so the admin can't show the keys.",

@@ -198,8 +198,9 @@ class BatchKeyRing(KeyRing):
     def _create_many(self, newest: Mapping[str, EnvelopeKeyRecord | None], now: float) -> dict[str, CryptoKey]:
         """Make and store keys that are newer than ``newest``, by id; whoever's record is stored first is the key."""
         keys: dict[str, CryptoKey] = {}
+        lost: dict[str, KeyMeta] = {}
         for _ in range(CREATE_ATTEMPTS):
-            metas = [self._next_meta(key_id, record, now) for key_id, record in newest.items()]
+            metas = [self._next_meta(key_id, record, now, lost.get(key_id)) for key_id, record in newest.items()]
             keys |= self._store_new_many(metas, now)
             lost = {meta.key_id: meta for meta in metas if meta.key_id not in keys}
             if not lost:

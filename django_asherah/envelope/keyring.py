@@ -237,24 +237,25 @@ class KeyRing(ABC):
 
     def _create(self, key_id: str, newest: EnvelopeKeyRecord | None, now: float) -> CryptoKey:
         """Make and store a key that is newer than ``newest``; whoever's record is stored first is the key."""
+        refused = None
         for _ in range(CREATE_ATTEMPTS):
-            meta = self._next_meta(key_id, newest, now)
+            meta = self._next_meta(key_id, newest, now, refused)
             key = self._store_new(meta, now)
             if key is not None:
                 return key
-            newest = self._metastore.load_latest(key_id)
+            refused, newest = meta, self._metastore.load_latest(key_id)
             key = self._valid_latest(key_id, standing(meta, newest), now)
             if key is not None:
                 return key
         raise never_valid(key_id)
 
-    def _next_meta(self, key_id: str, newest: EnvelopeKeyRecord | None, now: float) -> KeyMeta:
-        """Return the name of a key made now, to be newer than ``newest``."""
-        created = self._policy.created_at(now)
-        if newest is not None:
-            # One second later than the newest, whether that was revoked in its own minute or made by a fast clock.
-            created = max(created, newest.created + 1)
-        return KeyMeta(key_id, created)
+    def _next_meta(
+        self, key_id: str, newest: EnvelopeKeyRecord | None, now: float, refused: KeyMeta | None = None
+    ) -> KeyMeta:
+        """Return the name of a key made now: newer than ``newest``, and than one whose place was taken."""
+        # One second later than the newest, whether that was revoked in its own minute or made by a fast clock.
+        taken = [other.created + 1 for other in (newest, refused) if other is not None]
+        return KeyMeta(key_id, max([self._policy.created_at(now), *taken]))
 
     def _store_new(self, meta: KeyMeta, now: float) -> CryptoKey | None:
         """Make a key and store it, unless another's record is there already."""

@@ -20,6 +20,7 @@ from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.guards import EncryptedExact, refuse_lookup
 from django_asherah.fields.loading import load_with_rows
 from django_asherah.fields.options import check_options
+from django_asherah.fields.packets import count_record
 from django_asherah.fields.partitions import check_partition
 from django_asherah.fields.pending import require_whole_upsert
 from django_asherah.fields.selecting import EncryptedCol
@@ -101,9 +102,12 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
 
         Raises:
             FieldError: an ``INSERT`` would leave a row that is there with a value of another partition than it says.
+            EncryptionError: MySQL or MariaDB would not take a statement as long.
         """
         if self.template is not None:
             require_whole_upsert(self, compiler.query)
+        if connection.vendor == "mysql":
+            count_record(self, value, compiler, connection)
         return get_placeholder(value, connection)
 
     def get_placeholder_sql(self, value: Any, compiler: Any, connection: BaseDatabaseWrapper) -> Any:

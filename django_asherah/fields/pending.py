@@ -14,6 +14,7 @@ from django.core.exceptions import FieldError
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.exceptions import AsherahError
 from django_asherah.fields.formats import get_placeholder
+from django_asherah.fields.packets import count_record
 from django_asherah.fields.rows import current_partition
 from django_asherah.fields.sealed import PreparedValue
 from django_asherah.fields.sealing import SealingMixin, load_newest_keys
@@ -43,6 +44,8 @@ class PendingRecord:
             record = field.seal_for(connection.alias, prepared.payload, prepared.partition, key)
         except AsherahError as exc:
             raise exc.at(field.full_name).with_traceback(None)  # noqa: B904 - it is the same error
+        if connection.vendor == "mysql":
+            count_record(field, record, compiler, connection)
         return get_placeholder(record, connection), [record]
 
     def __repr__(self) -> str:

@@ -20,13 +20,8 @@ from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_k
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.database_rows import DatabaseRows
 from django_asherah.metastores.inserts import insert_free, is_row_id_taken, pass_row_ids
-from django_asherah.metastores.selects import (
-    Row,
-    select_latest,
-    select_latest_of_many,
-    select_many,
-    select_one,
-)
+from django_asherah.metastores.selects import select_latest, select_latest_of_many, select_many, select_one
+from django_asherah.metastores.shifts import Row
 from django_asherah.metastores.sql import failures_translated, private_connection
 
 T = TypeVar("T")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
 from django_asherah.metastores.key_table import KeyRow
+from django_asherah.metastores.selects import select_one
+from django_asherah.metastores.shifts import Row, in_order
 from django_asherah.metastores.sql import (
-    IS_KEY,
+    MAY_BE_KEY,
     child_pattern,
-    created_literal,
+    created_range,
     failures_translated,
+    in_utc,
     may_be_child,
     private_connection,
     record_text,
+    stored_created,
 )
 
 ROWS_PER_QUERY = 1000
@@ -43,7 +47,8 @@ class DatabaseRows:
 
     def versions(self, key_id: str) -> list[KeyRow]:
         """Return every row of one key id, the newest first."""
-        return [KeyRow(key_id, text) for (text,) in self._select("{record}", "id = %s ORDER BY created DESC", [key_id])]
+        rows = self._select("id, {record}, {stored}", "id = %s ORDER BY created DESC", [key_id])
+        return [KeyRow(key_id, text) for _, text, _ in in_order(cast("list[Row]", rows))]
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -51,9 +56,9 @@ class DatabaseRows:
 
     def read(self, meta: KeyMeta) -> KeyRow | None:
         """Return one key's row, or None."""
-        created = created_literal(connections[self.alias], meta.created)
-        rows = self._select("{record}", IS_KEY, [meta.key_id, created])
-        return KeyRow(meta.key_id, rows[0][0]) if rows else None
+        with failures_translated(self.alias):
+            row = select_one(connections[self.alias], meta)
+        return KeyRow(meta.key_id, row[1]) if row else None
 
     def replace(self, row: KeyRow, record: EnvelopeKeyRecord) -> bool:
         """Put ``record`` in the place of exactly the text of ``row``; False if something else stands there by now."""
@@ -65,33 +70,40 @@ class DatabaseRows:
                 return _swap(private, row, record)
 
     def _scan(self, condition: str, parameters: list[Any]) -> Iterator[KeyRow]:
+        rows = self._pages(condition, parameters)
+        return (KeyRow(key_id, text) for key_id, text, _ in in_order(rows))
+
+    def _pages(self, condition: str, parameters: list[Any]) -> Iterator[Row]:
         page = self._page(condition, parameters)
         while page:
-            for key_id, _, text in page:
-                yield KeyRow(key_id, text)
-            key_id, created, _ = page[-1]
+            for key_id, text, stored, _ in page:
+                yield key_id, text, stored
+            key_id, _, _, created = page[-1]
             after = f"{condition} AND (id > %s OR (id = %s AND created < %s))"
             page = self._page(after, [*parameters, key_id, key_id, created])
 
     def _page(self, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
         created = "CAST(created AS text)" if connections[self.alias].vendor == "sqlite" else "created"
         order = f"ORDER BY id, encryption_key.created DESC LIMIT {ROWS_PER_QUERY}"
-        return self._select(f"id, {created}, {{record}}", f"{condition} {order}", parameters)
+        return self._select(f"id, {{record}}, {{stored}}, {created}", f"{condition} {order}", parameters)
 
     def _select(self, columns: str, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
         with failures_translated(self.alias):
             connection = connections[self.alias]
-            columns = columns.format(record=record_text(connection.vendor))
+            columns = columns.format(record=record_text(connection.vendor), stored=stored_created(connection.vendor))
+            statement = in_utc(connection, f"SELECT {columns} FROM encryption_key WHERE {condition}")
             with connection.cursor() as cursor:
-                cursor.execute(f"SELECT {columns} FROM encryption_key WHERE {condition}", parameters)
+                cursor.execute(statement, parameters)
                 return list(cursor.fetchall())
 
 
 def _swap(connection: BaseDatabaseWrapper, row: KeyRow, record: EnvelopeKeyRecord) -> bool:
     is_same = f"{record_text(connection.vendor)} = {_AS_TEXT.get(connection.vendor, '%s')}"
+    # A TIMESTAMP may be one that every update sets to the current time, unless the update sets it.
+    kept = ", created = created" if connection.vendor == "mysql" else ""
+    statement = f"UPDATE encryption_key SET key_record = %s{kept} WHERE {MAY_BE_KEY} AND {is_same}"
+    first, last = created_range(connection, record.created)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE encryption_key SET key_record = %s WHERE {IS_KEY} AND {is_same}",
-            [encode_key(record), row.key_id, created_literal(connection, record.created), row.text],
-        )
+        parameters = [encode_key(record), row.key_id, first, last, row.text]
+        cursor.execute(in_utc(connection, statement, writes=True), parameters)
         return bool(cursor.rowcount)

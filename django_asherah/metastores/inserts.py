@@ -8,8 +8,8 @@ from django.db import IntegrityError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
-from django_asherah.metastores.selects import select_many, select_one
-from django_asherah.metastores.sql import INSERT, ROW, created_literal
+from django_asherah.metastores.selects import select_many, select_one, select_shifted
+from django_asherah.metastores.sql import INSERT, ROW, created_literal, in_utc
 
 _DEADLOCK = 1213
 _ATTEMPTS = 10
@@ -23,8 +23,14 @@ _SKIP_TAKEN = """
 def insert_free(connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
     """Insert those of these records whose (key id, creation time) is free; return which those were.
 
+    One that a session of another time zone has put beside its place is not free, either.
+
     No more than 300: a row is three parameters, of which SQLite may take 999.
     """
+    standing = select_shifted(connection, list(records))
+    records = {meta: record for meta, record in records.items() if meta not in standing}
+    if not records:
+        return set()
     return (_insert_on_mysql if connection.vendor == "mysql" else _insert)(connection, records)
 
 
@@ -87,6 +93,7 @@ def _send(connection: BaseDatabaseWrapper, records: Mapping[KeyMeta, EnvelopeKey
     parameters: list[str] = []
     for meta, record in records.items():
         parameters += (meta.key_id, created_literal(connection, meta.created), encode_key(record))
+    statement = ", ".join([INSERT, *[ROW] * (len(records) - 1)]) + on_conflict
     with connection.cursor() as cursor:
-        cursor.execute(", ".join([INSERT, *[ROW] * (len(records) - 1)]) + on_conflict, parameters)
+        cursor.execute(in_utc(connection, statement, writes=True), parameters)
         return int(cursor.rowcount)

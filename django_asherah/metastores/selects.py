@@ -1,50 +1,87 @@
-"""Look up rows of the key table by their names."""
+"""Look up rows of the key table by their names.
+
+A key's row is looked for where it belongs, with one query. Only if it is not there is it looked for beside that place,
+where sessions of other time zones have put theirs (:mod:`~django_asherah.metastores.shifts`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
 from django_asherah.exceptions import InvalidRecordError
-from django_asherah.metastores.sql import IS_KEY, created_literal, record_text
-
-Row = tuple[str, str | bytes]
-"""A key id, and its record's text."""
-
-ONE = f"SELECT id, {{record}} FROM encryption_key WHERE {IS_KEY}"
-MANY = "SELECT id, {record} FROM encryption_key WHERE {conditions}"
-LATEST = "SELECT id, {record} FROM encryption_key WHERE id = %s ORDER BY created DESC LIMIT 1"
-LATEST_OF_MANY = (
-    "SELECT id, {record} FROM encryption_key WHERE id IN ({ids}) "
-    "AND created = (SELECT MAX(same.created) FROM encryption_key AS same WHERE same.id = encryption_key.id)"
+from django_asherah.metastores.shifts import Row, created_of, newest_of, pick
+from django_asherah.metastores.sql import (
+    IS_KEY,
+    MAY_BE_KEY,
+    before_latest,
+    created_literal,
+    created_range,
+    in_utc,
+    record_text,
+    stored_created,
 )
+
+WHERE = "SELECT id, {record}, {created} FROM encryption_key WHERE {conditions}"
+LATEST = "id = %s AND created >= (SELECT MAX(created) FROM encryption_key WHERE id = %s){before} ORDER BY created DESC"
+LATEST_OF_MANY = (
+    "id IN ({ids}) AND created >= (SELECT MAX(same.created) FROM encryption_key AS same "
+    "WHERE same.id = encryption_key.id){before} ORDER BY id, created DESC"
+)
+
+KEYS_PER_SEARCH = 300
+"""Keys that are looked for beside their places with one query."""
 
 
 def select_one(connection: BaseDatabaseWrapper, meta: KeyMeta) -> Row | None:
     """Return the row of one key, or None."""
-    return next(iter(_select(connection, ONE, _parameters(connection, meta))), None)
+    row = next(iter(_select(connection, IS_KEY, _parameters(connection, meta))), None)
+    if row is not None and created_of(row) in (None, meta.created):
+        return row
+    return select_shifted(connection, [meta]).get(meta, row)
 
 
 def select_latest(connection: BaseDatabaseWrapper, key_id: str) -> Row | None:
     """Return the row of the newest key of one id, or None."""
-    return next(iter(_select(connection, LATEST, [key_id])), None)
+    return newest_of(_select(connection, LATEST, [key_id, key_id]))
 
 
 def select_latest_of_many(connection: BaseDatabaseWrapper, key_ids: Sequence[str]) -> list[Row]:
     """Return the row of the newest key of each of these ids that has any."""
-    return _select(connection, LATEST_OF_MANY, list(key_ids), ids=", ".join(["%s"] * len(key_ids)))
+    rows = defaultdict(list)
+    for row in _select(connection, LATEST_OF_MANY, list(key_ids), ids=", ".join(["%s"] * len(key_ids))):
+        rows[row[0]].append(row)
+    return [newest for each in rows.values() if (newest := newest_of(each))]
 
 
 def select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
     """Return the readable records of those of these keys that there are."""
     parameters = [part for meta in metas for part in _parameters(connection, meta)]
     # No row values: MariaDB would not look them up by the primary key.
-    rows = _select(connection, MANY, parameters, conditions=" OR ".join([IS_KEY] * len(metas)))
+    found = _records(_select(connection, " OR ".join([IS_KEY] * len(metas)), parameters))
+    missing = [meta for meta in metas if meta not in found]
+    return found | _records(select_shifted(connection, missing).values())
+
+
+def select_shifted(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> dict[KeyMeta, Row]:
+    """Return the rows of those of these keys that stand in or beside their places, with one query for each 300."""
+    found: dict[KeyMeta, Row] = {}
+    if connection.vendor == "sqlite":  # Its sessions have no time zones.
+        return found
+    for part in parts_of(metas, KEYS_PER_SEARCH):
+        parameters = [text for meta in part for text in (meta.key_id, *created_range(connection, meta.created))]
+        found |= pick(_select(connection, " OR ".join([MAY_BE_KEY] * len(part)), parameters), part)
+    return found
+
+
+def _records(rows: Iterable[Row]) -> dict[KeyMeta, EnvelopeKeyRecord]:
     found: dict[KeyMeta, EnvelopeKeyRecord] = {}
-    for key_id, text in rows:
+    for key_id, text, _ in rows:
         with suppress(InvalidRecordError):
             record = decode_key(text)
             found[KeyMeta(key_id, record.created)] = record
@@ -55,7 +92,10 @@ def _parameters(connection: BaseDatabaseWrapper, meta: KeyMeta) -> list[str]:
     return [meta.key_id, created_literal(connection, meta.created)]
 
 
-def _select(connection: BaseDatabaseWrapper, statement: str, parameters: list[str], **parts: str) -> list[Row]:
+def _select(connection: BaseDatabaseWrapper, conditions: str, parameters: list[str], **parts: str) -> list[Row]:
+    vendor = connection.vendor
+    conditions = conditions.format(before=before_latest(vendor), **parts)
+    statement = WHERE.format(record=record_text(vendor), created=stored_created(vendor), conditions=conditions)
     with connection.cursor() as cursor:
-        cursor.execute(statement.format(record=record_text(connection.vendor), **parts), parameters)
+        cursor.execute(in_utc(connection, statement), parameters)
         return list(cursor.fetchall())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -18,8 +19,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import MetastoreError
+from django_asherah.metastores.shifts import shifted_range
 
 IS_KEY = "(id = %s AND created = %s)"
+MAY_BE_KEY = "(id = %s AND created BETWEEN %s AND %s)"
 ROW = "(%s, %s, %s)"
 INSERT = f"INSERT INTO encryption_key (id, created, key_record) VALUES {ROW}"
 
@@ -33,6 +36,14 @@ _RECORD_TEXT = {
     "mysql": "CAST(CONVERT(key_record USING utf8mb4) AS BINARY)",
 }
 
+_STORED_CREATED = {
+    "postgresql": "CAST(EXTRACT(epoch FROM created) AS bigint)",
+    "sqlite": "COALESCE(CAST(strftime('%%s', created) AS integer), -1)",
+    "mysql": "TIMESTAMPDIFF(SECOND, '1970-01-01', created)",
+}
+# SQLite's sessions have no time zones.
+_BEFORE_LATEST = {"postgresql": " - INTERVAL '26 hours'", "mysql": " - INTERVAL 26 HOUR"}
+
 
 def record_text(vendor: str) -> str:
     """Return the SQL for a record's text as it is stored, in UTF-8, whatever the column's type and character set.
@@ -41,6 +52,45 @@ def record_text(vendor: str) -> str:
     take two records for the same. On PostgreSQL text: psycopg would parse json.
     """
     return _RECORD_TEXT.get(vendor, "key_record")
+
+
+def in_utc(connection: BaseDatabaseWrapper, statement: str, *, writes: bool = False) -> str:
+    """Return ``statement`` as one that runs in UTC, and leaves the session as it is.
+
+    MySQL and MariaDB read and write a ``TIMESTAMP`` in the session's time zone. What writes is strict, too: otherwise
+    they cut off what a column can't hold. Source: MariaDB's ``SET STATEMENT``, and the hint ``SET_VAR`` of MySQL 8.0.
+    """
+    if connection.vendor != "mysql":
+        return statement
+    if cast(Any, connection).mysql_is_mariadb:
+        strict = ", sql_mode = 'STRICT_ALL_TABLES'" if writes else ""
+        return f"SET STATEMENT time_zone = '+00:00'{strict} FOR {statement}"
+    strict = " SET_VAR(sql_mode = 'STRICT_ALL_TABLES')" if writes else ""
+    verb, rest = statement.split(maxsplit=1)
+    return f"{verb} /*+ SET_VAR(time_zone = '+00:00'){strict} */ {rest}"
+
+
+@contextmanager
+def keys_in_utc(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Let what Django's ORM reads from the key table in this block be read in UTC."""
+
+    def send(execute: Any, statement: str, parameters: Any, many: bool, context: Any) -> Any:
+        if "encryption_key" in statement and statement.startswith("SELECT"):
+            statement = in_utc(connection, statement)
+        return execute(statement, parameters, many, context)
+
+    with connection.execute_wrapper(send):
+        yield
+
+
+def stored_created(vendor: str) -> str:
+    """Return the SQL for the column ``created`` as UTC in Unix seconds; on MySQL, within :func:`in_utc`."""
+    return _STORED_CREATED[vendor]
+
+
+def before_latest(vendor: str) -> str:
+    """Return the SQL that takes from the last row's ``created`` what a newer key's may be earlier (``MAX_SHIFT``)."""
+    return _BEFORE_LATEST.get(vendor, "")
 
 
 def may_be_child(vendor: str) -> str:
@@ -65,6 +115,12 @@ def created_literal(connection: BaseDatabaseWrapper, created: int) -> str:
     """
     offset = "+00" if connection.vendor == "postgresql" else ""
     return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S}{offset}"
+
+
+def created_range(connection: BaseDatabaseWrapper, created: int) -> tuple[str, str]:
+    """Return the literals between which all rows are whose record may say this time (Unix seconds)."""
+    first, last = shifted_range(created)
+    return created_literal(connection, first), created_literal(connection, last)
 
 
 def created_value(connection: BaseDatabaseWrapper, created: int) -> datetime:

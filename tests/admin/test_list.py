@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tracemalloc
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 from urllib.parse import quote
@@ -114,6 +114,15 @@ class TestWhatItShows:
         [row] = rows(staff)
 
         assert row[6] == f"{moment(system.created)} missing"
+
+    def test_a_parent_that_a_session_of_another_time_zone_has_stored(self, make: Maker, staff: Client) -> None:
+        system = make.system(3)
+        make.intermediate(system, days=1)
+        parents = EncryptionKey.objects.filter(key_id=SK_ID)
+        parents.update(created=parents.get().created + timedelta(hours=5, minutes=45))
+
+        assert f"{moment(system.created)}" in rows(staff)[0][6]
+        assert "missing" not in rows(staff)[0][6]
 
     def test_another_services_keys(self, make: Maker, staff: Client) -> None:
         system = make.system(1, key_id="_SK_other_product")

@@ -77,8 +77,8 @@ def test_many_are_loaded_with_one_query_for_each_four_hundred(
         assert metastore.load_many(others) == {}
         assert metastore.load_many([]) == {}
 
-    if not atomic:
-        assert len(queries) == 3
+    if not atomic:  # What is missing is looked for a second time where sessions have time zones.
+        assert len(queries) == (3 if VENDOR == "sqlite" else 6)
 
 
 def test_of_many_a_broken_record_is_left_out(metastore: DatabaseMetastore, alias: str) -> None:
