@@ -13,24 +13,23 @@ from django_asherah.exceptions import EncryptionError
 ALWAYS_ALLOWED = 16_384
 """Bytes, MySQL's ``net_buffer_length``: a smaller ``max_allowed_packet`` changes nothing."""
 
+_REST = 2_000
+"""Bytes that are left for the rest of a statement, such as the names of its table and columns."""
+
 _ESCAPED = (b'"', b"'", b"\\", b"\0", b"\n", b"\r", b"\x1a")
 """Source: ``mysql_real_escape_string()``, which puts a backslash before each of these."""
 
 _LIMIT, _SENT = "django_asherah_packet_limit", "django_asherah_sent"
 
 
-def require_sendable(connection: Any, values: Iterable[Any]) -> None:
-    """Refuse values that no statement can hold together.
+def find_excess(connection: Any, values: Iterable[Any]) -> str:
+    """Return why no statement can hold these values together, or nothing.
 
     Args:
         connection: Django's, of whatever database.
         values: the records and other long values of one statement.
-
-    Raises:
-        EncryptionError: together they are longer than the server's ``max_allowed_packet``.
     """
-    if connection.vendor == "mysql":
-        _require(connection, sum(_length(value) for value in values))
+    return _find_excess(connection, sum(map(_length, values))) if connection.vendor == "mysql" else ""
 
 
 def count_record(field: Any, record: Any, compiler: Any, connection: Any) -> None:
@@ -41,11 +40,11 @@ def count_record(field: Any, record: Any, compiler: Any, connection: Any) -> Non
     """
     state = compiler.__dict__
     sent = state[_SENT] = state.get(_SENT, 0) + _length(record)
-    if sent > ALWAYS_ALLOWED:
-        try:
-            _require(connection, sent)
-        except EncryptionError as exc:  # The frames below hold no value, and those above are Django's.
-            raise exc.at(field.full_name) from None
+    if excess := _find_excess(connection, sent):
+        raise EncryptionError(
+            f"{field.full_name}: its record is too long for one statement: {excess}. Nothing was sent. Raise that, or "
+            "give bulk_create() or bulk_update() a smaller batch_size"
+        )
 
 
 def _length(value: Any) -> int:
@@ -58,19 +57,19 @@ def _length(value: Any) -> int:
     return len(text) + sum(text.count(each) for each in _ESCAPED)
 
 
-def _require(connection: Any, length: int) -> None:
+def _find_excess(connection: Any, length: int) -> str:
     if length <= ALWAYS_ALLOWED:
-        return
+        return ""
     limit = connection.__dict__.get(_LIMIT)
     # A server's limit is the session's until that ends; Django's wrapper may have another session by now.
     if limit is None or limit[0] is not connection.connection:
         limit = connection.__dict__[_LIMIT] = (connection.connection, _read_limit(connection))
-    if length >= limit[1]:
-        raise EncryptionError(
-            f"its record is too long for one statement: what is encrypted there takes {length} bytes, and the server "
-            f"of database {connection.alias!r} takes {limit[1]} (max_allowed_packet). Nothing was sent. Raise that, "
-            f"or give bulk_create() or bulk_update() a smaller batch_size"
-        )
+    if length + _REST < limit[1]:
+        return ""
+    return (
+        f"what it holds takes {length} bytes, and the server of database {connection.alias!r} takes {limit[1]} "
+        "(max_allowed_packet)"
+    )
 
 
 def _read_limit(connection: Any) -> int:

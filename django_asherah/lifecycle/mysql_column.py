@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from copy import copy
 from typing import Any
 
@@ -11,20 +10,15 @@ from msgspec import Struct
 
 from django_asherah.lifecycle.columns import Column
 
-_REST_OF_STATEMENT = 2000
-"""Bytes that a statement has beside its values: the names of a table and of its columns, at most 64 characters each."""
-
 
 class MySQLColumn(Struct, frozen=True):
     """A column as it is, whatever the model says.
 
     Attributes:
-        max_packet: how long a statement may be, in bytes (``max_allowed_packet``).
         charset: its character set, such as ``utf8mb4``; ``binary`` if it holds bytes.
         collation: its collation.
     """
 
-    max_packet: int
     charset: str
     collation: str
 
@@ -35,8 +29,7 @@ def describe_column(connection: Any, column: Column) -> MySQLColumn:
     with connection.cursor() as cursor:
         # No row is read. The information schema would be slower, and knows no table of another database by its name.
         cursor.execute(
-            f"SELECT @@max_allowed_packet, CHARSET(t.{name}), COLLATION(t.{name}) "
-            f"FROM (SELECT 1) AS one LEFT JOIN {table} AS t ON FALSE"
+            f"SELECT CHARSET(t.{name}), COLLATION(t.{name}) FROM (SELECT 1) AS one LEFT JOIN {table} AS t ON FALSE"
         )
         return MySQLColumn(*cursor.fetchone())
 
@@ -50,19 +43,6 @@ def is_json(connection: Any, column: Column) -> bool:
             [column.model._meta.db_table, column.field.column],
         )
         return bool(cursor.fetchone()[0])
-
-
-def excess_of(connection: Any, parameters: Iterable[Any], max_packet: int) -> str:
-    """Return why a statement with these parameters is too long, or nothing.
-
-    The server would end the connection for it, so nobody could tell which value it was.
-    """
-    texts = [value for value in parameters if isinstance(value, str | bytes)]
-    # No character has more than 4 bytes, and one that is escaped has 2.
-    if 4 * sum(map(len, texts)) + _REST_OF_STATEMENT < max_packet:
-        return ""
-    size = sum(len(connection.connection.literal(text)) for text in texts) + _REST_OF_STATEMENT
-    return f"its statement has {size} bytes, and max_allowed_packet is {max_packet}" if size > max_packet else ""
 
 
 def charset_of(connection: Any, collation: str) -> str | None:

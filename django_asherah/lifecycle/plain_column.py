@@ -8,9 +8,10 @@ from typing import Any
 
 from django.db import DatabaseError, connections, models
 
+from django_asherah.fields.packets import find_excess
 from django_asherah.lifecycle.columns import Column
 from django_asherah.lifecycle.database_errors import refusal_of
-from django_asherah.lifecycle.mysql_column import MySQLColumn, charset_of, describe_column, excess_of
+from django_asherah.lifecycle.mysql_column import MySQLColumn, charset_of, describe_column
 from django_asherah.lifecycle.quiet_cursor import quiet_cursor
 
 _NUL = re.compile("\0")
@@ -31,7 +32,6 @@ class PlainColumn:
         self._never = _NUL_IN_JSON if self._is_json else _NUL
         described = describe_column(self._connection, column) if self._connection.vendor == "mysql" else None
         self._charsets = _charsets(self._connection, described, field)
-        self._max_packet = described.max_packet if described else None
         self._held: dict[str, bool] = {}
 
     def unfit(self, texts: Sequence[str]) -> dict[int, str]:
@@ -51,7 +51,7 @@ class PlainColumn:
             return f"it is longer than the {self._max_length} characters of the plain column"
         if self._connection.vendor == "postgresql" and self._never.search(text):
             return "it holds NUL, which PostgreSQL can't store in plain"
-        return excess_of(self._connection, [text], self._max_packet) if self._max_packet else ""
+        return find_excess(self._connection, [text])
 
     def _in_no_charset(self, texts: dict[int, str]) -> dict[int, str]:
         if not self._charsets:

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from django_asherah.fields.packets import find_excess
 from django_asherah.lifecycle.columns import Column
 from django_asherah.lifecycle.database_errors import NotKeptError
-from django_asherah.lifecycle.mysql_column import describe_column, excess_of
+from django_asherah.lifecycle.mysql_column import describe_column
 from django_asherah.lifecycle.quiet_cursor import quiet_cursor
 
 ROWS_PER_TRANSACTION = 500
@@ -83,7 +84,7 @@ def _swap_one_by_one(connection: Any, column: Column, swaps: list[Swap]) -> list
         for swap in swaps:
             place = _prepared(connection, places, swap.place)
             parameters = (swap.after, *_key_values(connection, keys, swap.pk), swap.before, *place)
-            if exact.max_packet and (excess := excess_of(connection, parameters, exact.max_packet)):
+            if excess := find_excess(connection, parameters):
                 raise NotKeptError(excess)
             cursor.execute(update, parameters)
             if cursor.rowcount == 0:
@@ -97,7 +98,6 @@ class _Exact(Struct, frozen=True):
 
     value: str
     same: str
-    max_packet: int | None = None
 
 
 # Neither the column's collation (NOCASE, RTRIM) nor its type's affinity has a say.
@@ -108,9 +108,9 @@ def _exact_on_mysql(connection: Any, column: Column) -> _Exact:
     """Compare in the column's own character set: what it does not give back as it was read is not the same."""
     described = describe_column(connection, column)
     if column.field.format.is_binary:
-        return _Exact("_binary %s", "BINARY {name} = BINARY _binary %s", described.max_packet)
+        return _Exact("_binary %s", "BINARY {name} = BINARY _binary %s")
     same = f"BINARY {{name}} = BINARY CONVERT(%s USING {described.charset})"
-    return _Exact("%s", same, described.max_packet)
+    return _Exact("%s", same)
 
 
 def _require_kept(column: Column, swaps: list[Swap], lost: list[Any]) -> None:

@@ -12,7 +12,6 @@ from django.test.utils import CaptureQueriesContext
 
 from django_asherah.exceptions import AsherahError, DecryptionError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
-from django_asherah.lifecycle.mysql_column import excess_of
 from tests.conversion.conftest import Table
 from tests.databases import VENDOR, execute
 from tests.leaks.search import errors_of, holding_frames, holds
@@ -75,17 +74,6 @@ class TestCharsets:
             models.CharField(max_length=40, db_collation="latin1_general_ci"),
             "it has a character that the column's character set (latin1) can't hold",
         )
-
-
-@pytest.mark.skipif(VENDOR != "mysql", reason="only MySQL and MariaDB limit a statement's length")
-def test_a_statement_over_max_allowed_packet_is_known_before_it_is_sent(alias: str) -> None:
-    connection = connections[alias]
-    connection.ensure_connection()
-    assert excess_of(connection, ["x" * 2000, 5], 4096) == ""
-    assert (
-        excess_of(connection, ["x" * 2096, 5], 4096) == "its statement has 4098 bytes, and max_allowed_packet is 4096"
-    )
-    assert excess_of(connection, ["'" * 1100], 4096) == "its statement has 4202 bytes, and max_allowed_packet is 4096"
 
 
 class TestDocuments:

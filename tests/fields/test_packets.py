@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +10,10 @@ from django.db import connections, models
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoDbBlocker, Settings
 
-from django_asherah import engine
-from django_asherah.exceptions import EncryptionError
-from django_asherah.fields.packets import require_sendable
+from django_asherah.exceptions import DecryptionError, EncryptionError
+from django_asherah.lifecycle.columns import Column
+from django_asherah.lifecycle.conversion import decrypt_column, encrypt_column
+from django_asherah.lifecycle.ledger import Ledger
 from django_asherah.models import EncryptionKey
 from tests.databases import VENDOR, another_alias, as_asherah, execute
 from tests.mariadb_server import PROGRAM, mariadb
@@ -123,9 +124,25 @@ def test_the_limit_is_asked_for_once_and_for_small_values_never(small: str) -> N
     assert len(queries) == 3
 
 
-def test_statements_that_are_not_djangos_can_ask_too(small: str) -> None:
-    record = engine.get_session("p").encrypt(b"x" * FITS)
+@pytest.mark.parametrize(("convert", "error"), [(encrypt_column, EncryptionError), (decrypt_column, DecryptionError)])
+def test_a_move_leaves_such_a_value_and_names_it(
+    small: str, convert: Callable[..., int], error: type[Exception]
+) -> None:
+    column = Column(Note, Note._meta.get_field("body"), small)
+    stored = {"short": "y" * 100, "long": "x" * 60_000}  # Both a value and its record are in the statement.
+    rows = {name: Note.objects.using(small).create(body=text) for name, text in stored.items()}
+    if convert is encrypt_column:
+        for name, row in rows.items():
+            execute(small, "UPDATE testapp_note SET body = %s WHERE id = %s", [stored[name], row.pk])
+    before = execute(small, "SELECT body FROM testapp_note WHERE id = %s", [rows["long"].pk])
 
-    require_sendable(connections[small], [record, 7, None])
-    with pytest.raises(EncryptionError, match=REFUSED):
-        require_sendable(connections[small], [record, record])
+    try:
+        with pytest.raises(error, match=rf"1 values .* pk={rows['long'].pk}: what it holds takes .*max_allowed_packet"):
+            convert(column)
+    finally:
+        Ledger(column, "encrypt").drop()
+        Ledger(column, "decrypt").drop()
+
+    assert execute(small, "SELECT body FROM testapp_note WHERE id = %s", [rows["long"].pk]) == before
+    ((short,),) = execute(small, "SELECT body FROM testapp_note WHERE id = %s", [rows["short"].pk])
+    assert (short == stored["short"]) is (convert is decrypt_column)
