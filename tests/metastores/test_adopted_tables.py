@@ -17,7 +17,7 @@ TODAY = 1_795_478_400  # 2026-11-24T00:00:00Z
 DDL = """
     CREATE TABLE encryption_key (
         id VARCHAR(255) {collation} NOT NULL,
-        created {created} NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        created {created} NOT NULL DEFAULT CURRENT_TIMESTAMP{digits},
         key_record {key_record} NOT NULL,
         PRIMARY KEY (id, created)
     )"""
@@ -51,7 +51,8 @@ ZONES = {
 @pytest.fixture(params=COLUMNS, ids="-".join)
 def adopted(request: pytest.FixtureRequest, empty_alias: str) -> str:
     created, key_record = request.param
-    execute(empty_alias, DDL.format(created=created, key_record=key_record, collation=COLLATION))
+    digits = "(6)" if created == "DATETIME(6)" else ""
+    execute(empty_alias, DDL.format(created=created, digits=digits, key_record=key_record, collation=COLLATION))
     execute(empty_alias, "CREATE INDEX encryption_key_created ON encryption_key (created)")
     return empty_alias
 

@@ -108,7 +108,8 @@ def test_the_columns_are_of_the_types_that_every_sdk_can_use(alias: str) -> None
             "created": "timestamp with time zone",
             "key_record": "jsonb",
         },
-        "mysql": {"row_id": "bigint(20)", "id": "varchar(255)", "created": "datetime(6)", "key_record": "longtext"},
+        "mysql": {"row_id": "bigint", "id": "varchar(255)", "created": "datetime(6)", "key_record": "json"}
+        | ({"row_id": "bigint(20)", "key_record": "longtext"} if is_mariadb(alias) else {}),
         "sqlite": {"row_id": "INTEGER", "id": "varchar(255)", "created": "datetime", "key_record": "TEXT"},
     }[connections[alias].vendor]
     statement = {
@@ -145,8 +146,14 @@ def test_an_index_serves_the_latest_of_an_id_and_a_single_key(alias: str) -> Non
         assert unwanted not in latest
 
 
+def is_mariadb(alias: str) -> bool:
+    return bool(getattr(connections[alias], "mysql_is_mariadb", False))
+
+
 def explained(alias: str, statement: str, parameters: list[str]) -> str:
     prefix = "EXPLAIN QUERY PLAN" if connections[alias].vendor == "sqlite" else "EXPLAIN"
+    if VENDOR == "mysql" and not is_mariadb(alias):
+        prefix = "EXPLAIN FORMAT = TRADITIONAL"
     return str(execute(alias, f"{prefix} {statement}", parameters))
 
 
