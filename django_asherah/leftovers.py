@@ -38,8 +38,9 @@ def remove_leftover(storage: Storage, name: str, header: bytes) -> None:
         if start is not None and header.startswith(start):
             too_short.append(found)
     # On a full disk not even the header was written. The storage has made a file, so if there is one, it is that: had
-    # somebody else taken the name in the same moment, there would be two.
-    if len(too_short) == 1 and is_local(storage, name):
+    # somebody else taken the name in the same moment, there would be two. Unless nobody has the name: then the storage
+    # has left nothing, as one that puts whole files in their place does.
+    if len(too_short) == 1 and is_local(storage, name) and storage.exists(name):
         storage.delete(too_short[0])
 
 

@@ -133,6 +133,18 @@ class TestInAFolder:
             EncryptedStorage(Slow(tmp_path)).save("x", ContentFile(bytes(10 * CHUNK_LENGTH)))
         assert listed(tmp_path)["x"] == 0
 
+    def test_a_storage_that_cleans_up_itself_leaves_nothing_that_could_be_ours(self, tmp_path: Path) -> None:
+        class Whole(FileSystemStorage):
+            """Puts a file in its place when it is whole."""
+
+            def _save(self, name: str, content: Any) -> str:
+                return super()._save(name, ContentFile(content.read()))  # type: ignore[misc, no-any-return]
+
+        (tmp_path / "x_2Yb7Kq0.pdf").touch()  # Another save has just begun it.
+        with pytest.raises(ConnectionResetError):
+            EncryptedStorage(Whole(tmp_path)).save("x.pdf", Failing(10 * CHUNK_LENGTH))
+        assert listed(tmp_path) == {"x_2Yb7Kq0.pdf": 0}
+
     def test_a_name_or_a_folder_that_is_refused(self, storage: EncryptedStorage, tmp_path: Path) -> None:
         storage.save("file", ContentFile(b"theirs"))
         before = listed(tmp_path)

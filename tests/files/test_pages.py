@@ -135,6 +135,9 @@ class TestCheck:
             ({"fieldsets": [(None, {"fields": ["id"]})]}, False),
             ({"exclude": ["file"], "readonly_fields": ["file"]}, True),
             ({"exclude": ["file"], "list_display": ["file"]}, True),
+            ({"form": AttachmentForm}, True),
+            ({"form": type("Without", (forms.ModelForm,), {"Meta": type("Meta", (), {"exclude": ["file"]})})}, False),
+            ({"form": type("Of", (forms.ModelForm,), {"Meta": type("Meta", (), {"fields": ["id"]})})}, False),
         ],
     )
     def test_looks_at_what_is_shown(self, without_url: Any, options: dict[str, Any], shown: bool) -> None:
@@ -142,6 +145,13 @@ class TestCheck:
         made = type("Made", (admin.ModelAdmin,), options)
         own.register(Attachment, made)
         assert [message.obj for message in check_files(None) if message.obj is made] == [made] * shown
+
+    @pytest.mark.parametrize(("options", "shown"), [({}, False), ({"readonly_fields": ["file"]}, True)])
+    def test_leaves_out_what_no_form_has(
+        self, without_url: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], shown: bool
+    ) -> None:
+        monkeypatch.setattr(Attachment._meta.get_field("file"), "editable", False)
+        self.test_looks_at_what_is_shown(without_url, options, shown)
 
     def test_looks_at_inlines(self, without_url: Any) -> None:
         class Inline(admin.TabularInline):  # type: ignore[type-arg]
