@@ -1,4 +1,4 @@
-"""Whatever a session's ``sql_mode``, a key's row is what was given: our statements that write have a mode of their own."""
+"""Whatever a session's ``sql_mode``, a key's row is what was given: what writes it has a mode of its own."""
 
 from __future__ import annotations
 
