@@ -111,6 +111,15 @@ class TestForeignKeys:
         assert keys_of("other") == {KeyMeta(SK_ID, foreign.created): foreign}
         assert keys_of() == {}
 
+    def test_another_alias_of_the_key_table_takes_none_that_would_stop_writes(
+        self, write: Write, foreign: EnvelopeKeyRecord
+    ) -> None:
+        make_keys(days_old=2)
+        DatabaseMetastore("other").store_many(keys_of())  # It looks as the very same table does.
+        with pytest.raises(KMSError, match=rf"system key {SK_ID} created \d+ is not loaded"):
+            load(write(key_row(SK_ID, foreign)), database="other")
+        assert keys_of("other") == keys_of()
+
 
 class TestInstances:
     def test_saving_a_key_in_another_database_replaces_none_there(self) -> None:
