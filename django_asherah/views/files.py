@@ -90,7 +90,7 @@ class EncryptedFileView(AccessMixin, View):
         file = getattr(row, self.field)
         try:
             opened = file.storage.open(file.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             raise Http404("the file is missing") from None
         try:
             response = self._respond(opened, PurePosixPath(file.name).name)

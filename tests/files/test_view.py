@@ -128,6 +128,11 @@ class TestMissing:
         row.file.storage.delete(row.file.name)
         assert client.get(row.file.url).status_code == 404
 
+    def test_a_folder_in_place_of_a_file(self, client: Client) -> None:
+        row = row_with(b"x", "folder/scan.pdf")
+        Attachment.objects.filter(pk=row.pk).update(file="folder")
+        assert client.get("/files/folder").status_code == 404
+
     def test_names_are_compared_letter_by_letter(self, client: Client) -> None:
         row_with(b"x", "scan.pdf")
         assert client.get("/files/SCAN.PDF").status_code == 404
