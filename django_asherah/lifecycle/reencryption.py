@@ -199,7 +199,7 @@ class _Rewriter:
 
     def _count(self, outcome: Outcome, moved: int) -> None:
         label = self._column.label
-        if outcome.written:
+        if outcome.written or outcome.lost:
             self._report.rewritten[label] += outcome.written
         if moved:
             self._report.moved[label] += moved

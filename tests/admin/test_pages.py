@@ -22,7 +22,7 @@ from django_asherah.models import EncryptionKey
 from tests.admin.conftest import ARNS, DAY, LIST, SK_ID, Maker, page_of, pk_of, regional
 from tests.admin.test_list import moment
 from tests.databases import VENDOR, as_asherah, execute
-from tests.metastores.test_adopted_tables import COLLATION, COLUMNS, DDL
+from tests.metastores.test_adopted_tables import COLUMNS, ddl
 from tests.regional import PretendedAws
 
 ROW_ID = {
@@ -228,7 +228,7 @@ class TestElsewhere:
     @pytest.mark.django_db(transaction=True)
     def test_a_table_that_an_sdk_made(self, make: Maker, staff: Client, settings: Any, empty_alias: str) -> None:
         created, key_record = COLUMNS[0]
-        execute(empty_alias, DDL.format(created=created, key_record=key_record, collation=COLLATION))
+        execute(empty_alias, ddl(created, key_record))
         settings.ASHERAH = regional(DATABASE=empty_alias)
 
         text = text_of(staff)
@@ -242,8 +242,7 @@ class TestElsewhere:
     def test_a_table_that_an_sdk_made_and_that_has_row_id_now(
         self, make: Maker, staff: Client, settings: Any, empty_alias: str, columns: tuple[str, str]
     ) -> None:
-        ddl = DDL.format(created=columns[0], key_record=columns[1], collation=COLLATION)
-        execute(empty_alias, ddl.replace("PRIMARY KEY", f"row_id {ROW_ID}, UNIQUE", 1))
+        execute(empty_alias, ddl(*columns).replace("PRIMARY KEY", f"row_id {ROW_ID}, UNIQUE", 1))
         settings.ASHERAH = regional(DATABASE=empty_alias)
         system = make.system(2)
         make.intermediate(system, "alice", 1, revoked=True)

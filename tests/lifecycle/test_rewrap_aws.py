@@ -175,7 +175,7 @@ class TestVerify:
         entry = key.index(b'"encryptedKek":"', key.index(other.region.encode())) + 60
         damaged = key[:entry] + (b"A" if key[entry : entry + 1] != b"A" else b"B") + key[entry + 1 :]
         row.key_record["Key"] = base64.b64encode(damaged).decode()
-        row.save()
+        EncryptionKey.objects.filter(pk=row.pk).update(key_record=row.key_record)
         require_reads(note)
         (problem,) = lifecycle.verify_keys().problems
         assert problem[0].startswith(SK_ID)

@@ -14,7 +14,7 @@ from django_asherah.metastores.key_table import KeyTable
 from tests.databases import VENDOR, execute, record
 
 TODAY = 1_795_478_400  # 2026-11-24T00:00:00Z
-DDL = """
+_DDL = """
     CREATE TABLE encryption_key (
         id VARCHAR(255) {collation} NOT NULL,
         created {created} NOT NULL DEFAULT CURRENT_TIMESTAMP{digits},
@@ -22,6 +22,14 @@ DDL = """
         PRIMARY KEY (id, created)
     )"""
 COLLATION = {"mysql": "COLLATE utf8mb4_bin"}.get(VENDOR, "")
+
+
+def ddl(created: str, key_record: str) -> str:
+    """Return the statement that makes a key table as an SDK does, with columns of these types."""
+    digits = "(6)" if created == "DATETIME(6)" else ""
+    return _DDL.format(created=created, digits=digits, key_record=key_record, collation=COLLATION)
+
+
 COLUMNS = {
     "sqlite": [("TIMESTAMP", "TEXT"), ("TIMESTAMP", "BLOB")],
     "postgresql": [
@@ -51,8 +59,7 @@ ZONES = {
 @pytest.fixture(params=COLUMNS, ids="-".join)
 def adopted(request: pytest.FixtureRequest, empty_alias: str) -> str:
     created, key_record = request.param
-    digits = "(6)" if created == "DATETIME(6)" else ""
-    execute(empty_alias, DDL.format(created=created, digits=digits, key_record=key_record, collation=COLLATION))
+    execute(empty_alias, ddl(created, key_record))
     execute(empty_alias, "CREATE INDEX encryption_key_created ON encryption_key (created)")
     return empty_alias
 
