@@ -41,7 +41,7 @@ def make_kms(settings: Any) -> CountingKMS:
 def warm(settings: Any) -> None:
     """Open every key that the tests use."""
     settings.ASHERAH = as_asherah(KMS="tests.test_warm.make_kms", KMS_OPTIONS={})
-    Note.objects.create(body="warm")
+    Note.objects.create(body="warm" * 5_000)  # Long enough that MySQL's limit is asked for, once a session.
     Tenancy.objects.create(left="warm", right="warm", doc={})
     Compact.objects.create(body="warm", apart="warm", plain="warm")
     CALLS.clear()

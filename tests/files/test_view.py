@@ -13,6 +13,8 @@ from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, InMemoryStorage
+from django.core.signals import request_finished
+from django.db import close_old_connections
 from django.test import AsyncClient, Client
 
 from django_asherah.envelope.files import CHUNK_LENGTH
@@ -49,7 +51,14 @@ def body(response: Any) -> bytes:
     try:
         return b"".join(response.streaming_content)
     finally:
-        response.close()
+        close(response)
+
+
+def close(response: Any) -> None:
+    """Close it as Django's test client does: the end of a request would end the test's connection, too."""
+    request_finished.disconnect(close_old_connections)
+    response.close()
+    request_finished.connect(close_old_connections)
 
 
 def damage(inner: InMemoryStorage, name: str, at: int) -> None:
@@ -295,7 +304,7 @@ class TestDamage:
         sent = []
         with pytest.raises(DecryptionError, match=r"^file 'scan\.pdf': "):
             sent.extend(response.streaming_content)
-        response.close()
+        close(response)
         assert b"".join(sent) == LONG[:CHUNK_LENGTH]
 
     def test_another_tenants_file_is_refused_by_the_guard(self, client: Client) -> None:
@@ -354,7 +363,7 @@ def test_memory_is_bounded(client: Client) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-        response.close()
+        close(response)
     assert length == 32 * 1024**2
     assert peak < 4 * 1024**2
 
@@ -384,6 +393,6 @@ def test_closes_the_file(client: Client, tmp_path: Path) -> None:
     row = row_with(LONG)
     body(client.get(row.file.url))
     client.head(row.file.url)
-    client.get(row.file.url).close()
+    close(client.get(row.file.url))
     client.get(row.file.url, headers={"Range": "bytes=999999999-"})
     assert [file.closed for file in opened] == [True] * 4
