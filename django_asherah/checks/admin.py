@@ -15,17 +15,19 @@ from django_asherah.checks.models import find_encrypted, refuse
 @register(Tags.admin)
 def check_admin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Report model admins that search, filter or order by encrypted fields, or let people do so."""
+    return [message for model_admin in model_admins(app_configs) for message in _check_admin(model_admin)]
+
+
+def model_admins(app_configs: Sequence[AppConfig] | None) -> Iterator[Any]:
+    """Yield the model admins of all sites; if apps are given, those of their models. None if there is no admin."""
     if not apps.is_installed("django.contrib.admin"):
-        return []
+        return
     from django.contrib.admin.sites import all_sites
 
-    return [
-        message
-        for site in all_sites
-        for model, model_admin in site._registry.items()
-        if app_configs is None or apps.get_app_config(model._meta.app_label) in app_configs
-        for message in _check_admin(model_admin)
-    ]
+    for site in all_sites:
+        for model, model_admin in site._registry.items():
+            if app_configs is None or apps.get_app_config(model._meta.app_label) in app_configs:
+                yield model_admin
 
 
 def _check_admin(model_admin: Any) -> Iterator[CheckMessage]:

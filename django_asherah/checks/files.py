@@ -5,26 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.apps import AppConfig, apps
+from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.db.models import FileField
 from django.forms.models import ALL_FIELDS, ModelFormOptions
 
+from django_asherah.checks.admin import model_admins
 from django_asherah.storage import EncryptedStorage
 
 
 @register(Tags.admin)
 def check_files(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Report model admins, and their inlines, that show encrypted files whose storage has no ``base_url``."""
-    if not apps.is_installed("django.contrib.admin"):
-        return []
-    from django.contrib.admin.sites import all_sites
-
     return [
         message
-        for site in all_sites
-        for model, model_admin in site._registry.items()
-        if app_configs is None or apps.get_app_config(model._meta.app_label) in app_configs
+        for model_admin in model_admins(app_configs)
         for shown in (model_admin, *model_admin.inlines)
         for message in _check(shown)
     ]

@@ -11,9 +11,12 @@ from django.db import connections, models
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 
+from django_asherah import lifecycle
 from django_asherah.fields import EncryptedFieldMixin
 from django_asherah.lifecycle.columns import Column
 from django_asherah.lifecycle.ledger import PREFIX
+from django_asherah.lifecycle.progress import tell_nobody
+from django_asherah.lifecycle.reencryption import Options, ReencryptionReport, _Rewriter
 from django_asherah.operations import DecryptField, EncryptField
 from tests.databases import execute
 
@@ -45,6 +48,13 @@ class Table:
         """The encrypted column."""
         assert isinstance(self.field, EncryptedFieldMixin)
         return Column(self.model, self.field, self.alias)
+
+    def reencrypt(self) -> ReencryptionReport:
+        """Rewrite every value under a new key."""
+        lifecycle.rotate()
+        report = ReencryptionReport()
+        _Rewriter(self.column, Options(), report, tell_nobody).run()
+        return report
 
     def save(self, *values: Any) -> list[Any]:
         """Save a row for each value through the ORM."""

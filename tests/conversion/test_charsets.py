@@ -9,14 +9,11 @@ import pytest
 from django.db import DataError, OperationalError, connections, models
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle
 from django_asherah.exceptions import EncryptionError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
 from django_asherah.lifecycle.conversion import encrypt_column
 from django_asherah.lifecycle.exact_session import exact_session
 from django_asherah.lifecycle.looks import UNCOMPARABLE
-from django_asherah.lifecycle.progress import tell_nobody
-from django_asherah.lifecycle.reencryption import Options, ReencryptionReport, _Rewriter
 from django_asherah.lifecycle.swap import Swap, swap_values
 from django_asherah.operations import AlterRecordFormat
 from tests.conversion.conftest import Table
@@ -63,9 +60,7 @@ def test_a_column_goes_there_and_back(make_table: Make, name: str, plain: Any, t
     table.save(*texts)
     table.encrypt(EncryptedTextField())
     assert table.values() == texts
-    lifecycle.rotate()
-    report = ReencryptionReport()
-    _Rewriter(table.column, Options(), report, tell_nobody).run()
+    report = table.reencrypt()
     assert (report.rewritten.total(), report.conflicts, report.bad) == (3, 0, [])
     table.decrypt(plain)
     assert (table.raw(), charset(table)) == (texts, name)

@@ -9,7 +9,6 @@ import pytest
 from django.db import connections, models
 from django.test.utils import CaptureQueriesContext
 
-from django_asherah import lifecycle
 from django_asherah.exceptions import EncryptionError
 from django_asherah.fields import EncryptedTextField
 from django_asherah.lifecycle.conversion import encrypt_column
@@ -78,9 +77,7 @@ def test_such_a_column_goes_there_and_back(make: Any, type_: str) -> None:
     table.save(*texts)
     table.encrypt(EncryptedTextField())
     assert table.values() == texts
-    lifecycle.rotate()
-    report = ReencryptionReport()
-    _Rewriter(table.column, Options(), report, tell_nobody).run()
+    report = table.reencrypt()
     assert (report.rewritten.total(), report.conflicts, report.bad) == (5, 0, [])
     table.decrypt(models.TextField())
     assert table.raw() == texts
