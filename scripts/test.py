@@ -138,6 +138,8 @@ def _report(missing: dict[str, str], failed: list[str], *, partial: bool) -> int
         print(f"NOT RUN HERE: the tests on {name} ({reason})")
     if not shutil.which("chromium"):
         print("NOT RUN HERE: the tests in a browser (there is no chromium)")
+    if not shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"):
+        print("NOT RUN HERE: the tests with a MariaDB server of their own (there is no mariadbd)")
     for name in failed:
         print(f"FAILED: the tests on {name}")
     in_ci = bool(os.environ.get("CI"))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import MySQLdb
+import pytest
 
 from tests.databases import wait_until
 
@@ -21,7 +21,11 @@ PROGRAM = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin
 @contextmanager
 def mariadb(directory: Path, zone: str, *options: str) -> Iterator[dict[str, Any]]:
     """Start a server without users, whose system's time zone is ``zone``; yield Django's settings for it."""
-    assert PROGRAM, "mariadbd is missing: it comes with MariaDB's server"
+    import MySQLdb  # Tests on other databases run without the driver, too.
+
+    if PROGRAM is None:
+        reason = "there is no mariadbd on this machine (Debian's package is called mariadb-server-core)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     data = directory / "data"
     data.mkdir()
     with socket.socket() as free:
@@ -48,6 +52,8 @@ def mariadb(directory: Path, zone: str, *options: str) -> Iterator[dict[str, Any
 
 
 def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    import MySQLdb
+
     assert process.poll() is None, "the server has ended: its log says why"
     try:
         MySQLdb.connect(host="127.0.0.1", port=port, user="root").close()

@@ -16,13 +16,12 @@ from django_asherah.lifecycle.conversion import decrypt_column, encrypt_column
 from django_asherah.lifecycle.ledger import Ledger
 from django_asherah.models import EncryptionKey
 from tests.databases import VENDOR, another_alias, as_asherah, execute
-from tests.mariadb_server import PROGRAM, mariadb
+from tests.mariadb_server import mariadb
 from tests.testapp.models import Clinic, Compact, Note, Patient
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(VENDOR != "mysql", reason="a limit of MySQL and MariaDB"),
-    pytest.mark.skipif(not PROGRAM, reason="mariadbd, which a test starts for itself, is not on this machine"),
 ]
 
 LIMIT = 131_072

@@ -15,13 +15,12 @@ from django_asherah.envelope.records import KeyMeta
 from django_asherah.metastores.database import DatabaseMetastore
 from tests.databases import ROOT, VENDOR, another_alias, as_asherah, execute, record, url_of
 from tests.interop.peers import STATIC_KEY, Peer, static_config
-from tests.mariadb_server import PROGRAM, mariadb
+from tests.mariadb_server import mariadb
 from tests.metastores.test_shifted_rows import DDL
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(VENDOR != "mysql", reason="about MySQL's TIMESTAMP"),
-    pytest.mark.skipif(not PROGRAM, reason="mariadbd, which a test starts for itself, is not on this machine"),
 ]
 
 PAGE = (ROOT / "docs" / "how-to" / "adopt-an-asherah-table.md").read_text(encoding="utf-8")
