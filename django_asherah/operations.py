@@ -165,8 +165,13 @@ def _change_type(schema_editor: Any, model: Any, old: Any, new: Any) -> Any:
 def _require_a_pair(old: Any, new: Any, connection: Any) -> None:
     plain, encrypted = (old, new) if isinstance(new, EncryptedFieldMixin) else (new, old)
     name = f"{new.model._meta.label}.{new.name}"
-    if not isinstance(encrypted, EncryptedFieldMixin) or isinstance(plain, EncryptedFieldMixin):
-        raise TypeError(f"{name}: one of the two fields must be encrypted, and the other must not")
+    if not isinstance(encrypted, EncryptedFieldMixin):
+        raise TypeError(f"{name}: one of the two fields must be encrypted: neither is")
+    if isinstance(plain, EncryptedFieldMixin):
+        raise TypeError(
+            f"{name}: the field was encrypted before this migration. If an AlterField left its values unencrypted, "
+            "give it allow_plaintext=True, and run asherah_reencrypt"
+        )
     if not isinstance(plain, _PLAIN):
         raise TypeError(
             f"{name}: {type(plain).__name__} is no TextField, CharField or JSONField; add an encrypted field beside "

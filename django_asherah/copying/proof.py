@@ -50,8 +50,8 @@ def _canary_fault(column: OldColumn, pk: Any, known: Any) -> str:
         return f"the old field raises {exc}; give the old library the key that the row is under"
     if value != known:
         return (
-            "the old field gives another value than the one that you name; give the old library the key that the row "
-            "is under"
+            "the old field gives another value than the one that you name; if yours is right, give the old library "
+            "the key that the row is under"
         )
     if is_given_back(value, column.raw(row)):
         return "its value is what the column holds, which needs no key; name a row that is encrypted, and its plaintext"

@@ -123,7 +123,7 @@ def decode_row(text: str | bytes) -> DataRowRecord:
             return _read_row(text)
         except _NOT_JSON:  # Looked at again below, for an error with nothing of the text in its chain.
             pass
-    return _decode(_row_decoder, text, _MAX_ROW_TEXT, "a data row record")
+    return _decode(_row_decoder, text, _MAX_ROW_TEXT, "a data row record", ": it was never encrypted, or is damaged")
 
 
 def encode_key(record: EnvelopeKeyRecord) -> str:
@@ -140,7 +140,7 @@ def decode_key(text: str | bytes) -> EnvelopeKeyRecord:
     return _decode(_key_decoder, text, _MAX_KEY_TEXT, "an envelope key record")
 
 
-def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes, limit: int, kind: str) -> T:
+def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes, limit: int, kind: str, causes: str = "") -> T:
     if not isinstance(text, str | bytes):
         raise InvalidRecordError(f"not {kind}: expected text, got {type(text).__name__}")
     if len(text) > limit:
@@ -153,4 +153,4 @@ def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes, limit: int, kin
         reason = "not valid UTF-8 text"
     except (msgspec.DecodeError, RecursionError) as exc:
         reason = str(exc)
-    raise InvalidRecordError(f"not {kind}: {reason}")
+    raise InvalidRecordError(f"not {kind}: {reason}{causes}")

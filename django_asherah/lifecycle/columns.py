@@ -236,11 +236,13 @@ def count_values(names: Iterable[str] = (), alias: str | None = None, most: int 
 
 
 def _resolve(name: str) -> list[tuple[type[models.Model], str]]:
+    if name.count(".") not in {1, 2}:
+        raise UnknownColumnError(f"{name!r} names no model or field: write app.Model or app.Model.field")
     app_model, _, field_name = name.rpartition(".") if name.count(".") == 2 else (name, "", "")
     try:
         model = apps.get_model(app_model)
         fields = [model._meta.get_field(field_name)] if field_name else model._meta.concrete_fields
-    except (LookupError, ValueError, FieldDoesNotExist) as exc:
+    except (LookupError, FieldDoesNotExist) as exc:
         raise UnknownColumnError(f"{name!r} names no model or field: {exc}") from exc
     found = [(field.model, field.name) for field in fields if isinstance(field, EncryptedFieldMixin)]
     if not found:

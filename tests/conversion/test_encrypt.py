@@ -253,8 +253,8 @@ class TestRefusals:
             (models.TextField(), EncryptedTextField(null=True), "name and null in a migration of their own"),
             (models.TextField(), EncryptedTextField(db_column="s"), "name and null in a migration of their own"),
             (models.IntegerField(), EncryptedTextField(), "IntegerField is no TextField, CharField or JSONField"),
-            (models.TextField(), models.TextField(), "one of the two fields must be encrypted"),
-            (EncryptedTextField(), EncryptedTextField(), "and the other must not"),
+            (models.TextField(), models.TextField(), "one of the two fields must be encrypted: neither is"),
+            (EncryptedTextField(), EncryptedTextField(), "give it allow_plaintext=True, and run asherah_reencrypt"),
             (
                 models.TextField(),
                 EncryptedTextField(record_format="compact"),

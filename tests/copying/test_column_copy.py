@@ -130,7 +130,12 @@ class TestTheCanary:
             (2, "", "its value is empty"),
             (0, "", "its value is empty"),
             (0, None, "its value is empty"),
-            (0, "value second", "the old field gives another value than the one that you name"),
+            (
+                0,
+                "value second",
+                "the old field gives another value than the one that you name; if yours is right, give the old library "
+                "the key that the row is under",
+            ),
             (1, "900-12-3456", "the old field raises ValueError"),
         ],
     )

@@ -209,6 +209,12 @@ class TestData:
             run("asherah_verify", "--data", name)
         assert caught.value.returncode == 2
 
+    @pytest.mark.parametrize("name", ["", "nothing", "a.b.c.d"])
+    def test_what_can_be_no_name_is_told_how_to_write_one(self, name: str) -> None:
+        with pytest.raises(UnknownColumnError) as caught:
+            lifecycle.verify_data([name])
+        assert str(caught.value) == f"{name!r} names no model or field: write app.Model or app.Model.field"
+
     def test_of_very_many_bad_values_the_first_thousand_are_listed_and_all_are_counted(self, run: Run) -> None:
         Note.objects.bulk_create(Note(body="x", other_body="") for _ in range(1001))
         execute("default", "UPDATE testapp_note SET body = 'damaged'")
