@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections, models, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, models, transaction
 from django.db.migrations.writer import MigrationWriter
 from django_cryptography.fields import Expired
 from pytest_django import Settings
@@ -442,12 +442,39 @@ def test_the_last_migration_leaves_one_column_of_records(make_move: Make, librar
     assert move.copy() == {}
     records = move.raw("ssn_asherah")
     operations = page.run(page.SWITCH)["operations"]
-    move.migrate(*(operations[:-1] if nullable else operations))
+    move.migrate(*(operations[1:] if nullable else operations))
     assert move.changes(EncryptedTextField(null=nullable)) == {}
     assert move.raw("ssn") == records
     assert move.values("ssn") == values
     move.save("written later")
     assert move.values("ssn") == [*values, "written later"]
+
+
+def test_the_last_migration_ends_before_it_removes_what_was_not_copied(make_move: Make, library: Library) -> None:
+    move = make_move()
+    move.save("copied")
+    move.add_column()
+    assert move.copy() == {}
+    move.save("not copied")
+    done = []
+    with pytest.raises(DatabaseError):
+        for operation in page.run(page.SWITCH)["operations"]:
+            move.migrate(operation)
+            done.append(operation)
+    assert done == []
+    assert move.values("ssn") == ["copied", "not copied"]
+
+
+@only([DJANGO_CRYPTOGRAPHY])
+def test_django_cryptography_raises_another_error_where_only_its_own_key_is_wrong(
+    make_move: Make, library: Library
+) -> None:
+    assert "With a wrong `CRYPTOGRAPHY_KEY` alone it raises `InvalidToken`." in page.TEXT
+    move = make_move()
+    move.put(*store(sys.executable, KEYS | {"CRYPTOGRAPHY_KEY": "lost"}, NUMBERS[:1], library)[library.package])
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - django-cryptography's own
+        move.values("ssn")
+    assert type(raised.value).__name__ == "InvalidToken"
 
 
 def test_older_migrations_import_the_library_until_its_field_is_replaced(make_move: Make, library: Library) -> None:
