@@ -133,8 +133,7 @@ class TestTheCanary:
             (
                 0,
                 "value second",
-                "the old field gives another value than the one that you name; if yours is right, give the old library "
-                "the key that the row is under",
+                "the old field gives another value than the one that you name; if yours is right, give the old library",
             ),
             (1, "900-12-3456", "the old field raises ValueError"),
         ],

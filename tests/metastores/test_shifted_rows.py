@@ -337,3 +337,14 @@ def test_the_orm_reads_keys_in_utc_where_the_admin_asks_it(sessions: dict[str, s
                 assert rows.count() == 3
     finally:
         execute(sessions["utc"], "ALTER TABLE encryption_key DROP COLUMN row_id")
+
+
+@mysql_only
+def test_a_query_of_the_applications_own_reads_the_column_in_the_sessions_zone(sessions: dict[str, str]) -> None:
+    DatabaseMetastore(sessions["utc"]).store(ID, record(NOON))
+    shown = {alias: EncryptionKey.objects.using(alias).values_list("created", flat=True).get() for alias in ZONES}
+    assert {alias: f"{created:%H:%M}" for alias, created in shown.items()} == {
+        "utc": "12:00",
+        "kolkata": "17:30",
+        "new_york": "07:00",
+    }
