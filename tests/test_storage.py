@@ -334,6 +334,7 @@ class TestFormat:
 class TestMemory:
     @pytest.mark.slow
     @pytest.mark.skipif(VENDOR != "sqlite", reason="files are sealed alike whatever the database")
+    @pytest.mark.memory
     def test_of_a_gibibyte_is_bounded_both_ways(self, tmp_path: Path) -> None:
         class Zeros(File):  # type: ignore[type-arg]
             def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:

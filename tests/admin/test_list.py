@@ -303,6 +303,7 @@ class TestPages:
         assert not [sql for each in many for sql in each if "COUNT(" in sql.upper()]
 
     @pytest.mark.slow
+    @pytest.mark.memory
     def test_twenty_thousand_keys_take_no_more_memory_than_a_hundred(
         self, make: Maker, staff: Client, settings: Any
     ) -> None:

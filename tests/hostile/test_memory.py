@@ -10,7 +10,7 @@ import pytest
 from tests.databases import ROOT
 from tests.hostile.memory_process import CASES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.memory]
 
 OUTCOMES = {
     "encrypt": "str",

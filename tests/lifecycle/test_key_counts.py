@@ -88,6 +88,7 @@ class TestReport:
         )
 
     @pytest.mark.slow
+    @pytest.mark.memory
     def test_memory_does_not_grow_with_the_partitions(self) -> None:
         def peak() -> int:
             tracemalloc.start()

@@ -100,6 +100,7 @@ def make_keys(number: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.memory
 def test_100_000_keys_are_summed_up_and_paged_in_constant_memory(run: Run) -> None:
     make_keys(MANY)
     with CaptureQueriesContext(connection) as queries:

@@ -261,6 +261,7 @@ class TestData:
         assert note.body == "not encrypted yet"
 
     @pytest.mark.slow
+    @pytest.mark.memory
     def test_memory_does_not_grow_with_the_rows(self) -> None:
         def peak() -> int:
             tracemalloc.start()
