@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import tracemalloc
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from html import unescape
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from django_asherah.lifecycle import KeyState, list_keys
 from django_asherah.models import EncryptionKey
 from tests.admin.conftest import ARNS, DAY, LIST, SK_ID, Maker, page_of, pk_of, regional
 from tests.databases import VENDOR, execute
+from tests.memory import peak_of
 
 ODD = ["o'brien", '"><script>alert(1)</script>', "a/b?c=d&e#f", "Zoë 東京", "{{ key }}", "100%_", "..", "a\nb"]
 
@@ -353,8 +354,6 @@ def _memory(make: Maker, staff: Client, count: int) -> dict[str, int]:
     """Return the most memory (bytes) that each page takes to be made."""
     found = {}
     for name, url in _pages(make, count).items():
-        tracemalloc.start()
-        assert staff.get(url).status_code == 200
-        found[name] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        response, found[name] = peak_of(partial(staff.get, url))
+        assert response.status_code == 200
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tracemalloc
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from django_asherah.exceptions import DecryptionError
 from django_asherah.s3reader import FIRST_LENGTH, MAX_LENGTH, S3Reader, in_ranges
 from django_asherah.storage import EncryptedStorage
 from tests.files.conftest import Bucket
+from tests.memory import peak_of
 
 MIB = 1024**2
 
@@ -47,12 +47,7 @@ class TestReading:
     def test_asks_for_more_the_longer_it_goes_on(self) -> None:
         found = FakeObject(40 * MIB)
         reader = S3Reader(found, {})
-        tracemalloc.start()
-        try:
-            total = sum(len(reader.read(CHUNK_LENGTH)) for _ in range(40 * MIB // CHUNK_LENGTH))
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        total, peak = peak_of(lambda: sum(len(reader.read(CHUNK_LENGTH)) for _ in range(40 * MIB // CHUNK_LENGTH)))
         assert (total, reader.read(1)) == (40 * MIB, b"")
         lengths = [length for _, length in found.asked]
         assert lengths[:7] == [FIRST_LENGTH << n for n in range(7)]

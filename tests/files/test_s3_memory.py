@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from django.core.files.storage import FileSystemStorage
 from django_asherah.envelope.files import CHUNK_LENGTH
 from django_asherah.storage import EncryptedStorage
 from tests.files.conftest import Bucket
+from tests.memory import peak_of
 from tests.moto_servers import ACCESS
 
 MIB = 1024**2
@@ -63,15 +63,6 @@ class Zeros(File):  # type: ignore[type-arg]
 
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
         yield from itertools.repeat(bytes(CHUNK_LENGTH), self.length // CHUNK_LENGTH)
-
-
-def peak_of(work: Callable[[], Any]) -> tuple[Any, int]:
-    """Return what it returns, and the bytes that it took at most."""
-    tracemalloc.start()
-    try:
-        return work(), tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from django_asherah.guard import partition_guard
 from django_asherah.views import EncryptedFileView
 from django_asherah.views.byteranges import UnsatisfiableRangeError, find_range
 from tests.files.rows import FIELD, row_with, stored_in, user_with
+from tests.memory import peak_of
 from tests.testapp.models import Attachment, Note
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.files.rows")]
@@ -356,14 +356,15 @@ class TestASGI:
 
 def test_memory_is_bounded(client: Client) -> None:
     url = row_with(bytes(32 * 1024**2)).file.url
-    tracemalloc.start()
-    try:
+
+    def work() -> int:
         response = client.get(url)
-        length = sum(map(len, response.streaming_content))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-        close(response)
+        try:
+            return sum(map(len, response.streaming_content))
+        finally:
+            close(response)
+
+    length, peak = peak_of(work)
     assert length == 32 * 1024**2
     assert peak < 4 * 1024**2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import random
-import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -15,6 +14,7 @@ from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle.key_counts import MOST_COUNTED, KeyCounts
 from tests.databases import execute
 from tests.lifecycle.conftest import Run
+from tests.memory import peak_of
 from tests.testapp.models import Clinic
 
 
@@ -90,18 +90,13 @@ class TestReport:
     @pytest.mark.slow
     @pytest.mark.memory
     def test_memory_does_not_grow_with_the_partitions(self) -> None:
-        def peak() -> int:
-            tracemalloc.start()
-            try:
-                assert lifecycle.verify_data(["testapp.Patient.ssn"]).bad.total == 0
-                return tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
-
         save_patients(3000)
-        small = peak()
+        report, small = peak_of(lambda: lifecycle.verify_data(["testapp.Patient.ssn"]))
+        assert report.bad.total == 0
         save_patients(6000)
-        assert peak() < small * 1.2
+        report, large = peak_of(lambda: lifecycle.verify_data(["testapp.Patient.ssn"]))
+        assert report.bad.total == 0
+        assert large < small * 1.2
 
 
 def save_patients(count: int) -> None:

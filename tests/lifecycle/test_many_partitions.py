@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from django_asherah.lifecycle.first import MOST_LISTED
 from django_asherah.models import EncryptionKey
 from tests.databases import execute
 from tests.lifecycle.conftest import Run
+from tests.memory import peak_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,18 +42,13 @@ def make_keys(start: int, end: int) -> None:
         factory.current_keys(f"tenant-{number}" for number in range(first, min(first + 1_000, end)))
 
 
-def peak_of(work: Callable[[], Any], *, warm: bool = True) -> int:
+def peak_without_keys(work: Callable[[], Any], *, warm: bool = True) -> int:
     """Return the most memory (bytes) that ``work`` holds at a time; what is cold is done once before."""
     if not warm:
         engine.reset()
         work()
     engine.reset()
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return peak_of(work)[1]
 
 
 @pytest.fixture
@@ -80,9 +75,9 @@ WORKS: dict[str, Callable[[Run], Any]] = {
 @pytest.mark.usefixtures("unlogged")
 def test_the_commands_need_no_more_memory_for_nine_thousand_partitions_than_for_three(run: Run) -> None:
     make_keys(0, FEW)
-    few = {name: peak_of(partial(work, run), warm=False) for name, work in WORKS.items()}
+    few = {name: peak_without_keys(partial(work, run), warm=False) for name, work in WORKS.items()}
     make_keys(FEW, MANY)
-    many = {name: peak_of(partial(work, run)) for name, work in WORKS.items()}
+    many = {name: peak_without_keys(partial(work, run)) for name, work in WORKS.items()}
 
     growth = {name: round(many[name] / few[name], 2) for name in WORKS}
     assert max(growth.values()) <= 1.2, growth
@@ -98,10 +93,10 @@ def test_keys_that_can_not_be_read_or_opened_need_no_more_memory_either(run: Run
     works = {name: WORKS[name] for name in ("status", "verify")}
     make_keys(0, 11_000)
     damage()
-    few = {name: peak_of(partial(work, run), warm=False) for name, work in works.items()}
+    few = {name: peak_without_keys(partial(work, run), warm=False) for name, work in works.items()}
     make_keys(11_000, 16_000)
     damage()
-    many = {name: peak_of(partial(work, run)) for name, work in works.items()}
+    many = {name: peak_without_keys(partial(work, run)) for name, work in works.items()}
 
     growth = {name: round(many[name] / few[name], 2) for name in works}
     assert max(growth.values()) <= 1.2, growth

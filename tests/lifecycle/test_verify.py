@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from django_asherah.models import EncryptionKey
 from tests.databases import execute
 from tests.fields.helpers import raw, set_raw
 from tests.lifecycle.conftest import BASE, Run
+from tests.memory import peak_of
 from tests.regional import PretendedAws
 from tests.testapp.models import Child, Document, Note, Parent, Tenancy
 
@@ -263,18 +263,13 @@ class TestData:
     @pytest.mark.slow
     @pytest.mark.memory
     def test_memory_does_not_grow_with_the_rows(self) -> None:
-        def peak() -> int:
-            tracemalloc.start()
-            try:
-                assert lifecycle.verify_data(["testapp.Note.body"]).bad.total == 0
-                return tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
-
         Note.objects.bulk_create(Note(body="x" * 200) for _ in range(2000))
-        small = peak()
+        report, small = peak_of(lambda: lifecycle.verify_data(["testapp.Note.body"]))
+        assert report.bad.total == 0
         Note.objects.bulk_create(Note(body="x" * 200) for _ in range(8000))
-        assert peak() < small * 1.3
+        report, large = peak_of(lambda: lifecycle.verify_data(["testapp.Note.body"]))
+        assert report.bad.total == 0
+        assert large < small * 1.3
 
 
 def test_people_see_what_is_needed_and_what_is_wrong(run: Run) -> None:
