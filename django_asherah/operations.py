@@ -6,7 +6,7 @@ with ``--moved`` seals the values for it. Between the two they don't open.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import Any
@@ -203,13 +203,27 @@ def _decrypt(schema_editor: Any, column: Column, plain: tuple[Any, Any], progres
             return  # The type comes last. And it writes values in its own way, which the digests don't know.
         if failure := _alter(schema_editor, column, plain, column.field):
             raise DecryptionError(failure)
-    decrypt_column(column, progress, PlainColumn(column, plain[1]))
-    if failure := _alter(schema_editor, column, (column.model, column.field), plain[1]):
+    becomes = PlainColumn(column, plain[1])
+    decrypt_column(column, progress, becomes)
+    if failure := _alter(schema_editor, column, (column.model, column.field), plain[1], becomes.require_kept):
         raise DecryptionError(failure)
 
 
-def _alter(schema_editor: Any, column: Column, before: tuple[Any, Any], after: Any) -> str:
+def _alter(
+    schema_editor: Any,
+    column: Column,
+    before: tuple[Any, Any],
+    after: Any,
+    require: Callable[[], object] | None = None,
+) -> str:
     """Change a column's type; return why the database refuses to, if it does: its own message may hold a value.
+
+    Args:
+        schema_editor: Django's.
+        column: the column.
+        before: its model and its field as they are.
+        after: the field that it is to be of.
+        require: asks, in the same transaction, whether it may be.
 
     Raises:
         HeldError: others kept the table.
@@ -222,6 +236,8 @@ def _alter(schema_editor: Any, column: Column, before: tuple[Any, Any], after: A
         schema_editor.deferred_sql[:] = deferred
         # SQLite copies the table, and may not be interrupted in between. MariaDB needs one statement for a type.
         with transaction.atomic(using=connection.alias) if connection.features.can_rollback_ddl else nullcontext():
+            if require is not None:
+                require()
             schema_editor.alter_field(model, old, new)
 
     what = f"{column.label}: the column's change to {type(after).__name__}"

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_asherah.exceptions import AsherahError, DecryptionError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
+from django_asherah.lifecycle.conversion import decrypt_column
 from tests.conversion.conftest import Table
 from tests.databases import VENDOR, execute
 from tests.leaks.search import errors_of, holding_frames, holds
@@ -191,6 +192,57 @@ def test_a_value_that_is_there_twice_in_a_unique_column_is_not_shown(make_table:
     execute(table.alias, "DELETE FROM moved_thing WHERE id = 1")
     table.decrypt(models.CharField(max_length=50, unique=True))
     assert table.raw() == [SECRET, "x"]
+
+
+class TestTheTypeOfTheColumn:
+    """What stands in the column when its type changes was not all written by the move."""
+
+    pytestmark = pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite limits no text")
+
+    @pytest.mark.parametrize("value", [f"{SECRET} is longer", "Zoë  "])
+    def test_a_plain_value_is_not_cut(self, make_table: Make, value: str) -> None:
+        table = make_table(EncryptedTextField(allow_plaintext=True))
+        table.save("a", value, "Zoë")
+        execute(table.alias, "UPDATE moved_thing SET secret = %s WHERE id = 2", [value])
+        error = refused(lambda: table.decrypt(models.CharField(max_length=4)))
+        assert "moved.Thing.secret: the column's change to CharField fails" in str(error)
+        assert "the column would not keep these values as they are: pk=2" in str(error)
+        assert table.raw() == ["a", value, "Zoë"]
+        execute(table.alias, "UPDATE moved_thing SET secret = 'b' WHERE id = 2")
+        table.decrypt(models.CharField(max_length=4))
+        assert table.raw() == ["a", "b", "Zoë"]
+
+    def test_what_an_earlier_run_wrote_for_a_longer_column_is_not_cut(self, make_table: Make) -> None:
+        table = make_table(EncryptedTextField())
+        table.save("a", SECRET)
+        decrypt_column(table.column)
+        error = refused(lambda: table.decrypt(models.CharField(max_length=4)))
+        assert "the column would not keep these values as they are: pk=2" in str(error)
+        assert table.raw() == ["a", SECRET]
+
+    @pytest.mark.parametrize(("bad", "rest"), [(20, ""), (23, " and more")])
+    def test_the_first_twenty_are_named(self, make_table: Make, bad: int, rest: str) -> None:
+        table = make_table(EncryptedTextField(allow_plaintext=True))
+        for row in table.save("a", *["x"] * bad)[1:]:
+            table.set_raw(row, SECRET)
+        error = refused(lambda: table.decrypt(models.CharField(max_length=4)))
+        assert str(error).count("pk=") == 20
+        assert str(error).endswith(f"pk=21{rest}")
+
+    @pytest.mark.skipif(VENDOR != "postgresql", reason="only PostgreSQL has such types")
+    @pytest.mark.parametrize(
+        ("type_", "value", "kept"), [("numeric(5,2)", "1.005", "1.01"), ("date", "2026-1-5", "2026-01-05")]
+    )
+    def test_a_value_is_not_written_in_another_way(self, make_table: Make, type_: str, value: str, kept: str) -> None:
+        class OtherField(models.CharField):
+            def db_type(self, connection: Any) -> str:
+                return type_
+
+        table = make_table(EncryptedTextField())
+        table.save(kept, value)
+        error = refused(lambda: table.decrypt(OtherField(max_length=40)))
+        assert "the column would not keep these values as they are: pk=2" in str(error)
+        assert table.raw() == [kept, value]
 
 
 def test_the_queries_that_debug_keeps_hold_no_value(make_table: Make, caplog: pytest.LogCaptureFixture) -> None:
