@@ -29,6 +29,8 @@ from django_asherah.lifecycle.plain_column import PlainColumn
 from django_asherah.lifecycle.progress import Progress
 
 _PLAIN = (models.CharField, models.TextField, models.JSONField)
+_TRANSLATE = ("from_db_value", "get_placeholder")
+"""What a field has whose column holds something else than its values, as other libraries' encrypted fields do."""
 
 
 class _ConvertField(AlterField):
@@ -171,6 +173,13 @@ def _require_a_pair(old: Any, new: Any, connection: Any) -> None:
         raise TypeError(
             f"{name}: {type(plain).__name__} is no TextField, CharField or JSONField; add an encrypted field beside "
             "it, copy the values in Python, and remove the old field"
+        )
+    kind = next(each for each in _PLAIN if isinstance(plain, each))
+    if any(getattr(type(plain), each, None) is not getattr(kind, each, None) for each in _TRANSLATE):
+        raise TypeError(
+            f"{name}: {type(plain).__name__} makes something else of what its column holds. If it is another library's "
+            "encrypted field, copy its values with ColumnCopy: this would take its ciphertext for them. If the column "
+            f"holds plain text, say so by an AlterField between it and {kind.__name__} in a migration of its own"
         )
     if encrypted.db_type(connection) != models.TextField().db_type(connection):
         raise ValueError(

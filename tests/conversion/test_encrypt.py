@@ -268,6 +268,29 @@ class TestRefusals:
         with pytest.raises((TypeError, ValueError), match=reason):
             table.encrypt(after)
 
+    @pytest.mark.parametrize("kind", [models.TextField, models.CharField, models.JSONField])
+    def test_a_field_that_makes_something_else_of_its_column(self, make_table: Make, kind: Any) -> None:
+        class OtherLibrarysField(kind):
+            def get_prep_value(self, value: Any) -> Any:
+                return f"token {value[::-1]}"
+
+            def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+                return value.removeprefix("token ")[::-1]
+
+        table = make_table(EncryptedTextField() if kind is models.JSONField else OtherLibrarysField(max_length=50))
+        table.save("x")
+        before = table.raw()
+        move = table.decrypt if kind is models.JSONField else table.encrypt
+        with pytest.raises(TypeError, match="OtherLibrarysField makes something else of what its column holds"):
+            move(OtherLibrarysField() if kind is models.JSONField else EncryptedTextField())
+        assert table.raw() == before
+
+    def test_a_field_that_only_checks_its_values_is_as_good_as_its_kind(self, make_table: Make) -> None:
+        table = make_table(models.EmailField())
+        table.save("a@example.com")
+        table.encrypt(EncryptedTextField())
+        assert table.values() == ["a@example.com"]
+
     def test_a_database_that_the_router_excludes_is_left_alone(self, make_table: Make, settings: Settings) -> None:
         table = make_table(models.TextField())
         table.save("x")

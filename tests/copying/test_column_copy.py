@@ -269,3 +269,19 @@ def test_a_failing_database_is_no_value_that_can_not_be_decrypted(model: Any) ->
     with connection.execute_wrapper(failing), pytest.raises(OperationalError, match="gone"):
         unproven(model).copy()
     assert copied(model) == [None] * 20
+
+
+@pytest.mark.skipif(connection.vendor != "mysql", reason="only MySQL has sessions of a smaller character set")
+def test_keys_that_the_session_cannot_hold_are_gone_over_once(
+    make_model: Make, make_alias: Callable[..., str]
+) -> None:
+    model = make_model(
+        old=StreamField(null=True),
+        new=fields.EncryptedTextField(null=True),
+        id=models.CharField(max_length=9, primary_key=True),
+    )
+    model.objects.bulk_create(model(id=key, old=f"value of {key}") for key in ("?", "a", "山", "田"))
+    alias = make_alias("narrow", OPTIONS={"charset": "latin1"})
+    copy = ColumnCopy(model, "old", "new", canary={"a": "value of a"}, using=alias)
+    assert copy.copy(size=2) == copy.compare() == {}
+    assert {row.pk: row.new for row in model.objects.all()} == {key: f"value of {key}" for key in ("?", "a", "山", "田")}
