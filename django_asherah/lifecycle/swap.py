@@ -139,7 +139,7 @@ def _swap_on_postgresql(connection: Any, column: Column, swaps: list[Swap]) -> l
     held = f"t.{name}" if column.field.format.is_binary else f't.{name}::text COLLATE "C"'
     rows = [
         {"position": position, "old": _text(swap.before), "new": _text(swap.after)}
-        | {f"k{number}": key for number, key in enumerate(_key_values(connection, keys, swap.pk))}
+        | {f"k{number}": key for number, key in enumerate(_json_key_values(connection, keys, swap.pk))}
         | {f"p{at}": value for at, value in zip(places, _prepared(connection, places, swap.place), strict=True)}
         for position, swap in enumerate(swaps)
     ]
@@ -208,3 +208,10 @@ def _key_fields(column: Column) -> list[Any]:
 def _key_values(connection: Any, keys: list[Any], pk: Any) -> list[Any]:
     values = pk if len(keys) > 1 else [pk]
     return [field.get_db_prep_value(value, connection) for field, value in zip(keys, values, strict=True)]
+
+
+def _json_key_values(connection: Any, keys: list[Any], pk: Any) -> list[Any]:
+    """Return the key as PostgreSQL reads it from JSON: bytes are not in base64 there."""
+    parts, values = pk if len(keys) > 1 else [pk], _key_values(connection, keys, pk)
+    is_bytes = [isinstance(part, bytes | bytearray | memoryview) for part in parts]
+    return [_text(part) if each else value for part, value, each in zip(parts, values, is_bytes, strict=True)]

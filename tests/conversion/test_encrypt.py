@@ -135,6 +135,18 @@ class TestKeys:
         assert table.values() == before
         assert sorted(opened(raw) for raw in table.raw()) == sorted(str(n).encode() for n in range(20))
 
+    @pytest.mark.skipif(VENDOR == "mysql", reason="MySQL has no such keys")
+    def test_bytes(self, make_table: Make) -> None:
+        table = make_table(models.TextField(), {"id": models.BinaryField(primary_key=True)})
+        rows = {b"\0": "zero", b"\xff\0": "not UTF-8", b"abc": "the same", b"YWJj": "the same"}
+        for key, value in rows.items():
+            table.model.objects.using(table.alias).create(id=key, secret=value)
+        table.encrypt(EncryptedTextField())
+        assert table.reencrypt().bad == []
+        assert {bytes(row.pk): row.secret for row in table.model.objects.using(table.alias)} == rows
+        table.decrypt(models.TextField())
+        assert {bytes(row.pk): row.secret for row in table.model.objects.using(table.alias)} == rows
+
     def test_a_composite_one(self, make_table: Make) -> None:
         table = make_table(
             models.TextField(),

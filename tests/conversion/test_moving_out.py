@@ -185,6 +185,35 @@ def test_what_the_database_stores_in_another_way_is_rolled_back(make_table: Make
             execute(table.alias, "DROP FUNCTION shout CASCADE")
 
 
+REFUSES = {
+    "postgresql": [
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "
+        f"'BEGIN IF NEW.secret = ''{SECRET}'' THEN RAISE EXCEPTION ''not %'', NEW.secret; END IF; RETURN NEW; END'",
+        "CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing FOR EACH ROW EXECUTE FUNCTION shout()",
+    ],
+    "mysql": [
+        f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing FOR EACH ROW IF NEW.secret = '{SECRET}' THEN "
+        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = NEW.secret; END IF"
+    ],
+    "sqlite": [
+        f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing WHEN NEW.secret = '{SECRET}' "
+        "BEGIN SELECT RAISE(ABORT, 'not that'); END"
+    ],
+}
+
+
+def test_what_a_trigger_refuses_keeps_the_others_of_its_batch(make_table: Make) -> None:
+    table = make_table(EncryptedTextField())
+    table.save("a", SECRET, "b")
+    for statement in REFUSES[VENDOR]:
+        execute(table.alias, statement)
+    try:
+        left(table, models.TextField(), "a trigger of the table refuses it")
+    finally:
+        if VENDOR == "postgresql":
+            execute(table.alias, "DROP FUNCTION shout CASCADE")
+
+
 @pytest.mark.skipif(VENDOR != "sqlite", reason="only SQLite takes a text for a number because of the column's type")
 def test_a_text_that_the_column_takes_for_a_number(make_table: Make) -> None:
     table = make_table(EncryptedTextField())
