@@ -104,7 +104,9 @@ class ColumnCopy:
             while batch:
                 end = batch[-1]
                 if end in ends:
-                    raise OperationalError(f"{self._old.label}: pk={end} comes twice. Its collation is at odds with itself")
+                    raise OperationalError(
+                        f"{self._old.label}: pk={end} comes twice. Its collation is at odds with itself"
+                    )
                 ends.add(end)
                 batch = self._copy_batch(rows.filter(pk__gt=end)[:size], left)
         return left

@@ -59,7 +59,8 @@ class PlainColumn:
             NotKeptError: it would not.
             DatabaseError: the database failed. The error, and what hangs on it, may show a value.
         """
-        table, name = map(self._connection.ops.quote_name, (self._column.model._meta.db_table, self._column.field.column))
+        quote, column = self._connection.ops.quote_name, self._column
+        table, name = quote(column.model._meta.db_table), quote(column.field.column)
         if self._is_json or self._connection.vendor == "sqlite":
             return
         if self._connection.vendor == "postgresql":
@@ -70,7 +71,7 @@ class PlainColumn:
             changed = f"CHAR_LENGTH({name}) > {self._max_length}"
         else:
             return
-        if keys := self._column.keys_where(changed, _MOST_NAMED + 1):
+        if keys := column.keys_where(changed, _MOST_NAMED + 1):
             named = ", ".join(f"pk={pk}" for pk in keys[:_MOST_NAMED])
             more = " and more" if len(keys) > _MOST_NAMED else ""
             raise NotKeptError(f"the column would not keep these values as they are: {named}{more}")

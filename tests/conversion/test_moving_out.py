@@ -159,13 +159,17 @@ TRIGGERS = {
     ],
     "postgresql afterwards": [
         f"CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SHOUTS_AFTER}; RETURN NULL; END'",
-        "CREATE TRIGGER shouts AFTER UPDATE ON moved_thing FOR EACH ROW WHEN (pg_trigger_depth() = 0) "
-        "EXECUTE FUNCTION shout()",
+        (
+            "CREATE TRIGGER shouts AFTER UPDATE ON moved_thing FOR EACH ROW WHEN (pg_trigger_depth() = 0) "
+            "EXECUTE FUNCTION shout()"
+        ),
     ],
     "postgresql at the end": [
         f"CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SHOUTS_AFTER}; RETURN NULL; END'",
-        "CREATE CONSTRAINT TRIGGER shouts AFTER UPDATE ON moved_thing DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
-        "WHEN (OLD.secret <> upper(NEW.secret) AND NEW.secret <> upper(NEW.secret)) EXECUTE FUNCTION shout()",
+        (
+            "CREATE CONSTRAINT TRIGGER shouts AFTER UPDATE ON moved_thing DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+            "WHEN (OLD.secret <> upper(NEW.secret) AND NEW.secret <> upper(NEW.secret)) EXECUTE FUNCTION shout()"
+        ),
     ],
     "mysql": [f"CREATE TRIGGER shouts BEFORE UPDATE ON moved_thing FOR EACH ROW {SHOUTS}"],
     "sqlite": [f"CREATE TRIGGER shouts AFTER UPDATE ON moved_thing BEGIN {SHOUTS_AFTER}; END"],
@@ -187,17 +191,23 @@ def test_what_the_database_stores_in_another_way_is_rolled_back(make_table: Make
 
 REFUSES = {
     "postgresql": [
-        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "
-        f"'BEGIN IF NEW.secret = ''{SECRET}'' THEN RAISE EXCEPTION ''not %'', NEW.secret; END IF; RETURN NEW; END'",
+        (
+            "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "
+            f"'BEGIN IF NEW.secret = ''{SECRET}'' THEN RAISE EXCEPTION ''not %'', NEW.secret; END IF; RETURN NEW; END'"
+        ),
         "CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing FOR EACH ROW EXECUTE FUNCTION shout()",
     ],
     "mysql": [
-        f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing FOR EACH ROW IF NEW.secret = '{SECRET}' THEN "
-        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = NEW.secret; END IF"
+        (
+            f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing FOR EACH ROW IF NEW.secret = '{SECRET}' THEN "
+            "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = NEW.secret; END IF"
+        )
     ],
     "sqlite": [
-        f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing WHEN NEW.secret = '{SECRET}' "
-        "BEGIN SELECT RAISE(ABORT, 'not that'); END"
+        (
+            f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing WHEN NEW.secret = '{SECRET}' "
+            "BEGIN SELECT RAISE(ABORT, 'not that'); END"
+        )
     ],
 }
 
