@@ -17,7 +17,8 @@ from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import EncryptionError, KMSError
 from django_asherah.fields import EncryptedFieldMixin, EncryptedJSONField, EncryptedTextField
 from django_asherah.lifecycle.conversion import encrypt_column
-from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION
+from django_asherah.lifecycle.replacing import replace_values
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap
 from django_asherah.operations import DecryptField, EncryptField
 from tests.conversion.conftest import Table
 from tests.databases import VENDOR
@@ -72,6 +73,16 @@ class TestText:
         table.encrypt(EncryptedTextField())
         assert table.values() == texts
         assert all(decode_row(raw) for raw in table.raw())
+
+    def test_long_values_are_not_all_in_one_statement(self, make_table: Make) -> None:
+        table = make_table(models.TextField())
+        rows = table.save(*"abcde")
+        table.state = encrypted(table)
+        swaps = [Swap(row.pk, value, value * 9_000_000) for row, value in zip(rows, "abcde", strict=True)]
+        together: list[list[str]] = []
+        outcome = replace_values(table.column, swaps, lambda done: together.append([swap.before for swap in done]))
+        assert (outcome.written, together) == (5, [["a", "b", "c"], ["d", "e"]])
+        assert [(raw[0], len(raw)) for raw in table.raw()] == [(value, 9_000_000) for value in "abcde"]
 
     def test_the_partition_is_the_fields(self, make_table: Make) -> None:
         table = make_table(models.TextField())
