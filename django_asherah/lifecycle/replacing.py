@@ -15,7 +15,7 @@ from django_asherah.lifecycle.swap import Swap, swap_values
 
 _MOST_NAMED = 20
 _MOST_CHARACTERS = 32_000_000
-"""Of old and new values that are sent together. PostgreSQL takes no more than 1 GB, in which each may need six bytes."""
+"""Of old and new values that are sent together. PostgreSQL takes no more than 1 GB, and each may need six bytes."""
 
 
 class Outcome(Struct):
