@@ -6,7 +6,7 @@ with ``--moved`` seals the values for it. Between the two they don't open.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import Any
@@ -29,6 +29,8 @@ from django_asherah.lifecycle.plain_column import PlainColumn
 from django_asherah.lifecycle.progress import Progress
 
 _PLAIN = (models.CharField, models.TextField, models.JSONField)
+_TRANSLATE = ("from_db_value", "get_placeholder")
+"""What a field has whose column holds something else than its values, as other libraries' encrypted fields do."""
 
 
 class _ConvertField(AlterField):
@@ -177,6 +179,13 @@ def _require_a_pair(old: Any, new: Any, connection: Any) -> None:
             f"{name}: {type(plain).__name__} is no TextField, CharField or JSONField; add an encrypted field beside "
             "it, copy the values in Python, and remove the old field"
         )
+    kind = next(each for each in _PLAIN if isinstance(plain, each))
+    if any(getattr(type(plain), each, None) is not getattr(kind, each, None) for each in _TRANSLATE):
+        raise TypeError(
+            f"{name}: {type(plain).__name__} makes something else of what its column holds. If it is another library's "
+            "encrypted field, copy its values with ColumnCopy: this would take its ciphertext for them. If the column "
+            f"holds plain text, say so by an AlterField between it and {kind.__name__} in a migration of its own"
+        )
     if encrypted.db_type(connection) != models.TextField().db_type(connection):
         raise ValueError(
             f"{name}: the encrypted field must have record_format='json' for this; change it before or after"
@@ -208,13 +217,27 @@ def _decrypt(schema_editor: Any, column: Column, plain: tuple[Any, Any], progres
             return  # The type comes last. And it writes values in its own way, which the digests don't know.
         if failure := _alter(schema_editor, column, plain, column.field):
             raise DecryptionError(failure)
-    decrypt_column(column, progress, PlainColumn(column, plain[1]))
-    if failure := _alter(schema_editor, column, (column.model, column.field), plain[1]):
+    becomes = PlainColumn(column, plain[1])
+    decrypt_column(column, progress, becomes)
+    if failure := _alter(schema_editor, column, (column.model, column.field), plain[1], becomes.require_kept):
         raise DecryptionError(failure)
 
 
-def _alter(schema_editor: Any, column: Column, before: tuple[Any, Any], after: Any) -> str:
+def _alter(
+    schema_editor: Any,
+    column: Column,
+    before: tuple[Any, Any],
+    after: Any,
+    require: Callable[[], object] | None = None,
+) -> str:
     """Change a column's type; return why the database refuses to, if it does: its own message may hold a value.
+
+    Args:
+        schema_editor: Django's.
+        column: the column.
+        before: its model and its field as they are.
+        after: the field that it is to be of.
+        require: asks, in the same transaction, whether it may be.
 
     Raises:
         HeldError: others kept the table.
@@ -227,6 +250,8 @@ def _alter(schema_editor: Any, column: Column, before: tuple[Any, Any], after: A
         schema_editor.deferred_sql[:] = deferred
         # SQLite copies the table, and may not be interrupted in between. MariaDB needs one statement for a type.
         with transaction.atomic(using=connection.alias) if connection.features.can_rollback_ddl else nullcontext():
+            if require is not None:
+                require()
             schema_editor.alter_field(model, old, new)
 
     what = f"{column.label}: the column's change to {type(after).__name__}"

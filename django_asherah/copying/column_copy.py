@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, models, transaction
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections, models, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from django_asherah.copying.old_column import NotAValueError, OldColumn
@@ -13,6 +13,7 @@ from django_asherah.copying.plausibility import Plausibility
 from django_asherah.copying.proof import require_canaries, require_sample
 from django_asherah.exceptions import AsherahError
 from django_asherah.fields import EncryptedFieldMixin, EncryptedQuerySet
+from django_asherah.lifecycle.exact_session import exact_session
 
 
 class ColumnCopy:
@@ -74,8 +75,9 @@ class ColumnCopy:
         Raises:
             ProofError: the old library has not its right key, as far as can be seen.
         """
-        require_canaries(self._old, self._canary)
-        require_sample(self._old, self._least)
+        with exact_session(connections[self._using]):
+            require_canaries(self._old, self._canary)
+            require_sample(self._old, self._least)
 
     def copy(self, size: int = 200) -> dict[Any, str]:
         """Copy what is not copied yet, after the proof; run it again to resume.
@@ -91,13 +93,22 @@ class ColumnCopy:
         Raises:
             ProofError: nothing was written, because the old library has not its right key.
             KMSError, MetastoreError: there is no key for the new values.
+            OperationalError: the database failed, or its primary keys are not what it says.
         """
-        self.prove()
         left: dict[Any, str] = {}
-        rows = self._old.rows().filter(**{f"{self._new}__isnull": True}).order_by("pk")
-        batch = self._copy_batch(rows[:size], left)
-        while batch:
-            batch = self._copy_batch(rows.filter(pk__gt=batch[-1])[:size], left)
+        with exact_session(connections[self._using]):
+            self.prove()
+            rows = self._old.rows().filter(**{f"{self._new}__isnull": True}).order_by("pk")
+            ends: set[Any] = set()
+            batch = self._copy_batch(rows[:size], left)
+            while batch:
+                end = batch[-1]
+                if end in ends:
+                    raise OperationalError(
+                        f"{self._old.label}: pk={end} comes twice. Its collation is at odds with itself"
+                    )
+                ends.add(end)
+                batch = self._copy_batch(rows.filter(pk__gt=end)[:size], left)
         return left
 
     def compare(self) -> dict[Any, str]:
@@ -110,13 +121,14 @@ class ColumnCopy:
         Raises:
             ProofError: nothing can be said, because the old library has not its right key.
         """
-        self.prove()
-        table = self._model._base_manager.using(self._using)
-        lost = table.filter(**{f"{self._old.name}__isnull": True, f"{self._new}__isnull": False})
-        unlike = dict.fromkeys(lost.values_list("pk", flat=True), "the old column is NULL")
-        for row in self._old.rows().iterator():
-            if fault := self._difference(row):
-                unlike[row.pk] = fault
+        with exact_session(connections[self._using]):
+            self.prove()
+            table = self._model._base_manager.using(self._using)
+            lost = table.filter(**{f"{self._old.name}__isnull": True, f"{self._new}__isnull": False})
+            unlike = dict.fromkeys(lost.values_list("pk", flat=True), "the old column is NULL")
+            for row in self._old.rows().iterator():
+                if fault := self._difference(row):
+                    unlike[row.pk] = fault
         return unlike
 
     @sensitive_variables()

@@ -9,10 +9,12 @@ from django.db import InterfaceError, OperationalError, models
 from django.db.models import ExpressionWrapper, F
 from django.views.decorators.debug import sensitive_variables
 
-from django_asherah.copying.plausibility import Plausibility
+from django_asherah.copying.plausibility import Plausibility, is_empty, length_of
 from django_asherah.fields import EncryptedFieldMixin
 
 _RAW = "raw_of_the_old_column"
+
+NOT_EMPTY = "it is empty, and the column holds more than for the shortest of other values"
 
 
 class NotAValueError(Exception):
@@ -20,7 +22,13 @@ class NotAValueError(Exception):
 
 
 class OldColumn:
-    """The values of a library's field, in rows that other managers may hide."""
+    """The values of a library's field, in rows that other managers may hide.
+
+    Attributes:
+        shortest: how much the column holds for the shortest value that is known; None if none is. What is longer
+            unencrypted is not shorter encrypted, so that an empty value which takes more is not the row's: the field
+            gives it for what it can't decrypt.
+    """
 
     def __init__(
         self, model: type[models.Model], name: str, using: str, plausibility: Plausibility, accept: Collection[Any]
@@ -30,10 +38,12 @@ class OldColumn:
         self._table = model._base_manager.using(using)
         field = model._meta.get_field(name)
         self._stored = ExpressionWrapper(F(name), output_field=models.Field())
+        self._is_ours = isinstance(field, EncryptedFieldMixin)
         if isinstance(field, EncryptedFieldMixin):  # It watches its column, and knows this expression alone.
             self._stored = field.raw_value()
         self._plausibility = plausibility
         self._accept = accept
+        self.shortest: int | None = None
 
     def rows(self) -> Any:
         """Return the rows that have a value. It is not loaded with them: each is read, and fails, on its own."""
@@ -43,6 +53,14 @@ class OldColumn:
     def raw(self, row: models.Model) -> Any:
         """Return what the column holds in a row of :meth:`rows`."""
         return getattr(row, _RAW)
+
+    def length(self, row: models.Model) -> int:
+        """Return how much the column holds in a row; 0 where that says nothing.
+
+        Our fields give no value for what they can't decrypt, and their records name partitions of any length. What the
+        application has looked at may be unencrypted.
+        """
+        return 0 if self._is_ours or row.pk in self._accept else length_of(self.raw(row))
 
     @sensitive_variables()
     def read(self, row: models.Model) -> Any:
@@ -77,6 +95,8 @@ class OldColumn:
     def _fault(self, value: Any, row: models.Model) -> str:
         if row.pk in self._accept:
             return self._plausibility.type_fault(value)
+        if is_empty(value) and self.shortest is not None and self.length(row) > self.shortest:
+            return NOT_EMPTY
         try:
             return self._plausibility.fault(value, self.raw(row))
         except Exception as exc:  # Of the application's plausible().

@@ -88,6 +88,11 @@ def is_empty(value: Any) -> bool:
     return isinstance(value, str | bytes | bytearray | memoryview) and len(value) == 0
 
 
+def length_of(raw: Any) -> int:
+    """Return how much a column holds."""
+    return len(_as_text(raw))
+
+
 def is_given_back(value: Any, raw: Any) -> bool:
     """Tell whether a library gave back what the column holds, or a piece of it, instead of what that encrypts."""
     if isinstance(value, dict | list):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from django.db import models
 from django.views.decorators.debug import sensitive_variables
 
-from django_asherah.copying.old_column import NotAValueError, OldColumn
+from django_asherah.copying.old_column import NOT_EMPTY, NotAValueError, OldColumn
 from django_asherah.copying.plausibility import is_empty, is_given_back
 from django_asherah.exceptions import ProofError
 
@@ -19,6 +21,16 @@ _MOST_DRAWN = 10 * SAMPLE
 
 _MOST_NAMED = 5
 _DRAWN_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is seen of a value: how much its column holds, whether it is empty, and why it is none."""
+
+    pk: Any
+    length: int
+    is_empty: bool = False
+    fault: str = ""
 
 
 @sensitive_variables()
@@ -68,11 +80,11 @@ def require_sample(column: OldColumn, least: float) -> None:
     Raises:
         ProofError: fewer are.
     """
-    looked_at, faults = 0, {}
-    for pk, fault in _sample(column):
-        looked_at += 1
-        if fault:
-            faults[pk] = fault
+    column.shortest = None
+    seen = list(_sample(column))
+    column.shortest = min((each.length for each in seen if each.length and not each.fault), default=None)
+    faults = {each.pk: each.fault or NOT_EMPTY for each in seen if each.fault or _is_hollow(each, column.shortest)}
+    looked_at = sum(not each.is_empty or each.pk in faults for each in seen)
     if looked_at - len(faults) >= least * looked_at:
         return
     named = "; ".join(f"pk={pk}: {fault}" for pk, fault in list(faults.items())[:_MOST_NAMED])
@@ -83,19 +95,27 @@ def require_sample(column: OldColumn, least: float) -> None:
     )
 
 
-def _sample(column: OldColumn) -> Iterator[tuple[Any, str]]:
-    """Yield the primary keys of random values, with why a value is not plausible, or nothing."""
+def _sample(column: OldColumn) -> Iterator[_Seen]:
+    """Yield what is seen of random values, until so many of them are not empty as a proof takes."""
     found = 0
     keys = list(column.rows().order_by("?").values_list("pk", flat=True)[:_MOST_DRAWN])
     for start in range(0, len(keys), _DRAWN_AT_ONCE):
         for row in column.rows().filter(pk__in=keys[start : start + _DRAWN_AT_ONCE]):
-            try:
-                if is_empty(column.value(row)):
-                    continue
-                fault = ""
-            except NotAValueError as exc:
-                fault = str(exc)
-            yield row.pk, fault
-            found += 1
+            seen = _look_at(column, row)
+            yield seen
+            found += not seen.is_empty
             if found == SAMPLE:
                 return
+
+
+def _is_hollow(seen: _Seen, shortest: int | None) -> bool:
+    return seen.is_empty and shortest is not None and seen.length > shortest
+
+
+@sensitive_variables()
+def _look_at(column: OldColumn, row: models.Model) -> _Seen:
+    length = column.length(row)
+    try:
+        return _Seen(row.pk, length, is_empty=is_empty(column.value(row)))
+    except NotAValueError as exc:
+        return _Seen(row.pk, length, fault=str(exc))

@@ -9,6 +9,7 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.db import DatabaseError, DataError, OperationalError, connections, models, router, transaction
+from django.db.models.expressions import RawSQL
 from msgspec import Struct
 
 from django_asherah import engine
@@ -103,6 +104,15 @@ class Column:
         """
         queryset = self._queryset().select_for_update() if lock else self._queryset()
         return self._read(queryset.filter(pk__in=keys).order_by("pk"))
+
+    def keys_where(self, condition: str, most: int) -> list[Any]:
+        """Return the first primary keys of the rows for which an SQL condition without parameters holds.
+
+        Raises:
+            DatabaseError: the database failed. The error, and what hangs on it, may show a value.
+        """
+        is_so = RawSQL(condition.replace("%", "%%"), [], models.BooleanField())  # noqa: S611 - no value goes into it
+        return list(self._queryset().filter(is_so).order_by("pk").values_list("pk", flat=True)[:most])
 
     def held(self, keys: Sequence[Any]) -> set[Any]:
         """Return which of these primary keys are of rows that others have locked; none if the database can't tell."""

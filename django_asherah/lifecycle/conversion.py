@@ -60,6 +60,14 @@ class _Conversion(ABC):
             DecryptionError, KeyNotFoundError: it has to be left, and the conversion can't be finished with it.
         """
 
+    @abstractmethod
+    def give_up(self) -> None:
+        """Say that others keep writing what has to be converted, unless it may stay.
+
+        Raises:
+            EncryptionError, DecryptionError: it may not.
+        """
+
     def run(self) -> int:
         """Convert every value; return how many were.
 
@@ -73,7 +81,7 @@ class _Conversion(ABC):
                 if not self._pass():
                     break
             else:
-                self._give_up()
+                self.give_up()
         if self._bad:
             raise self.error(self._complaint())
         logger.info("column_%sed column=%s values=%d", self.action, self._column.label, self._converted)
@@ -154,13 +162,6 @@ class _Conversion(ABC):
     def _leave(self, pk: Any, reason: str) -> None:
         self._bad.add(BadValue(self._column.label, str(pk), reason, ""))
 
-    def _give_up(self) -> None:
-        if not self._field.allow_plaintext:
-            raise self.error(
-                f"{self._column.label}: others keep writing the other kind of value. Stop the code that does, or let "
-                "the encrypted field have allow_plaintext=True, and migrate again: it goes on where it stopped"
-            )
-
     def _complaint(self) -> str:
         named = "; ".join(f"pk={bad.pk}: {bad.reason}" for bad in self._bad[:_MOST_NAMED])
         more = f"; and {self._bad.total - _MOST_NAMED} more" if self._bad.total > _MOST_NAMED else ""
@@ -194,6 +195,13 @@ class _Encryption(_Conversion):
             )
         return field.seal(field.from_plaintext(row.raw), row.partition)
 
+    def give_up(self) -> None:
+        if not self._field.allow_plaintext:
+            raise EncryptionError(
+                f"{self._column.label}: others keep writing the other kind of value. Stop the code that does, or let "
+                "the encrypted field have allow_plaintext=True, and migrate again: it goes on where it stopped"
+            )
+
     def _is_authentic(self, record: RowRecord, partition: str | None) -> bool:
         try:
             self._field.open(record.row.raw, partition, record.keys)
@@ -217,6 +225,13 @@ class _Decryption(_Conversion):
             return None
         _refuse_stray(self._column, record)
         return self._field.to_plaintext(self._field.open(row.raw, row.partition, record.keys))
+
+    def give_up(self) -> None:
+        # allow_plaintext lets the encrypted field read values, and not the plain one records.
+        raise DecryptionError(
+            f"{self._column.label}: others keep writing records. Stop the code that does, and migrate again: it goes "
+            "on where it stopped"
+        )
 
     def _fitting(self, swaps: list[Swap]) -> list[Swap]:
         if self._plain is None or not swaps:

@@ -24,6 +24,7 @@ _LOCKS = {
 _CHARSET = "it has a character that the {whose} can't hold"
 _LONG = "it is too long for the column"
 _JSON = "it is no JSON that this database can store"
+_TRIGGER = "a trigger of the table refuses it"
 _REFUSALS = {
     "22001": _LONG,
     "1406": _LONG,
@@ -40,6 +41,9 @@ _REFUSALS = {
     "3819": "a check constraint of the table refuses it",
     "23514": "a check constraint of the table refuses it",
     "SQLITE_CONSTRAINT_CHECK": "a check constraint of the table refuses it",
+    "P0001": _TRIGGER,
+    "1644": _TRIGGER,
+    "SQLITE_CONSTRAINT_TRIGGER": _TRIGGER,
     "23505": "another row holds the same value, and the column is unique",
     "1062": "another row holds the same value, and the column is unique",
     "SQLITE_CONSTRAINT_UNIQUE": "another row holds the same value, and the column is unique",

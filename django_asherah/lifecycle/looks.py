@@ -11,8 +11,8 @@ _MOST_SAME = 3
 """How often a row may be found as it was. Somebody may have written the very same value again; not each time."""
 
 UNCOMPARABLE = (
-    "the database gives back what it does not find there: its bytes are no text of the column's character set, or the "
-    "column (or one that says the partition) is padded. Store it anew, and run this again"
+    "the database gives back what it does not find there: its bytes are no text of the column's character set, the "
+    "column (or one that says the partition) is padded, or a trigger skips the row. Store it anew, and run this again"
 )
 
 

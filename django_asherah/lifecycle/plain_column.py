@@ -10,7 +10,7 @@ from django.db import DatabaseError, connections, models
 
 from django_asherah.fields.packets import find_excess
 from django_asherah.lifecycle.columns import Column
-from django_asherah.lifecycle.database_errors import refusal_of
+from django_asherah.lifecycle.database_errors import NotKeptError, refusal_of
 from django_asherah.lifecycle.mysql_column import MySQLColumn, charset_of, describe_column
 from django_asherah.lifecycle.quiet_cursor import quiet_cursor
 
@@ -18,6 +18,7 @@ _NUL = re.compile("\0")
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _HOLD_EVERYTHING = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "binary"})
 _CHARACTERS_PER_QUESTION = 500
+_MOST_NAMED = 20
 _LENGTH_PER_QUESTION = 200_000
 """Characters of JSON that are sent together: far less than any database takes in a statement by default."""
 
@@ -27,6 +28,8 @@ class PlainColumn:
 
     def __init__(self, column: Column, field: models.Field[Any, Any]) -> None:
         self._connection: Any = connections[column.alias]
+        self._column = column
+        self._field = field
         self._is_json = isinstance(field, models.JSONField)
         self._max_length = field.max_length if isinstance(field, models.CharField) else None
         self._never = _NUL_IN_JSON if self._is_json else _NUL
@@ -45,6 +48,33 @@ class PlainColumn:
         if self._is_json:
             unfit |= self._no_json({place: text for place, text in enumerate(texts) if place not in unfit})
         return unfit
+
+    def require_kept(self) -> None:
+        """Require that the column's change of type leaves every value that stands in it as it is.
+
+        PostgreSQL cuts what is too long if it is told to convert it, and MySQL the spaces at its end, strict or not.
+        The caller has begun the transaction that changes the type; on PostgreSQL nobody writes to the table until then.
+
+        Raises:
+            NotKeptError: it would not.
+            DatabaseError: the database failed. The error, and what hangs on it, may show a value.
+        """
+        quote, column = self._connection.ops.quote_name, self._column
+        table, name = quote(column.model._meta.db_table), quote(column.field.column)
+        if self._is_json or self._connection.vendor == "sqlite":
+            return
+        if self._connection.vendor == "postgresql":
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            changed = f'{name}::{self._field.db_type(self._connection)}::text COLLATE "C" <> {name}::text COLLATE "C"'
+        elif self._max_length is not None:
+            changed = f"CHAR_LENGTH({name}) > {self._max_length}"
+        else:
+            return
+        if keys := column.keys_where(changed, _MOST_NAMED + 1):
+            named = ", ".join(f"pk={pk}" for pk in keys[:_MOST_NAMED])
+            more = " and more" if len(keys) > _MOST_NAMED else ""
+            raise NotKeptError(f"the column would not keep these values as they are: {named}{more}")
 
     def _too_much(self, text: str) -> str:
         if self._max_length is not None and len(text) > self._max_length:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.db import DatabaseError, OperationalError, connections, transaction
@@ -14,6 +14,8 @@ from django_asherah.lifecycle.giving_way import HeldError, insist
 from django_asherah.lifecycle.swap import Swap, swap_values
 
 _MOST_NAMED = 20
+_MOST_CHARACTERS = 32_000_000
+"""Of old and new values that are sent together. PostgreSQL takes no more than 1 GB, and each may need six bytes."""
 
 
 class Outcome(Struct):
@@ -43,10 +45,24 @@ def replace_values(column: Column, swaps: list[Swap], note: Callable[[list[Swap]
         OperationalError: the database failed. Neither error shows a value, nor hangs on one that does.
     """
     outcome = Outcome()
-    waiting = [swaps] if swaps else []
+    waiting = [*_parts(swaps)][::-1]
     while waiting:
         waiting += _replace(column, waiting.pop(), note, outcome)
     return outcome
+
+
+def _parts(swaps: list[Swap]) -> Iterator[list[Swap]]:
+    part: list[Swap] = []
+    length = 0
+    for swap in swaps:
+        own = len(swap.before) + len(swap.after)
+        if part and length + own > _MOST_CHARACTERS:
+            yield part
+            part, length = [], 0
+        part.append(swap)
+        length += own
+    if part:
+        yield part
 
 
 def _replace(

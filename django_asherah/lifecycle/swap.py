@@ -54,8 +54,12 @@ def swap_values(connection: Any, column: Column, swaps: list[Swap]) -> list[Any]
     """
     moved = _moved(column, swaps)
     swaps = [swap for swap in swaps if swap.pk not in moved]
+    if not swaps:
+        return [*moved]
     swap_here = _swap_on_postgresql if connection.vendor == "postgresql" else _swap_one_by_one
-    return [*moved, *(swap_here(connection, column, swaps) if swaps else ())]
+    lost = swap_here(connection, column, swaps)
+    _require_kept(connection, column, swaps, lost)
+    return [*moved, *lost]
 
 
 def _moved(column: Column, swaps: list[Swap]) -> set[Any]:
@@ -89,7 +93,6 @@ def _swap_one_by_one(connection: Any, column: Column, swaps: list[Swap]) -> list
             cursor.execute(update, parameters)
             if cursor.rowcount == 0:
                 lost.append(swap.pk)
-    _require_kept(column, swaps, lost)
     return lost
 
 
@@ -113,8 +116,10 @@ def _exact_on_mysql(connection: Any, column: Column) -> _Exact:
     return _Exact("%s", same)
 
 
-def _require_kept(column: Column, swaps: list[Swap], lost: list[Any]) -> None:
+def _require_kept(connection: Any, column: Column, swaps: list[Swap], lost: list[Any]) -> None:
     """Refuse what the database has changed: it pads and cuts, and has triggers and types of its own."""
+    if connection.vendor == "postgresql" and connection.in_atomic_block:
+        connection.check_constraints()  # It runs the triggers that would run when the transaction is committed.
     standing = {row.pk: row.raw for row in column.at([swap.pk for swap in swaps])}
     if any(standing.get(swap.pk) != swap.after for swap in swaps if swap.pk not in set(lost)):
         raise NotKeptError("the database stores another value in its place")
@@ -132,10 +137,9 @@ def _swap_on_postgresql(connection: Any, column: Column, swaps: list[Swap]) -> l
     value_type = column.field.db_type(connection)
     # The column may be of a collation, or of a type, for which texts that differ are the same (citext).
     held = f"t.{name}" if column.field.format.is_binary else f't.{name}::text COLLATE "C"'
-    is_old, is_new = f"{held} = v.old", f"{held} = v.new"
     rows = [
         {"position": position, "old": _text(swap.before), "new": _text(swap.after)}
-        | {f"k{number}": key for number, key in enumerate(_key_values(connection, keys, swap.pk))}
+        | {f"k{number}": key for number, key in enumerate(_json_key_values(connection, keys, swap.pk))}
         | {f"p{at}": value for at, value in zip(places, _prepared(connection, places, swap.place), strict=True)}
         for position, swap in enumerate(swaps)
     ]
@@ -144,12 +148,10 @@ def _swap_on_postgresql(connection: Any, column: Column, swaps: list[Swap]) -> l
         cursor.execute(
             f"UPDATE {table} AS t SET {name} = v.new FROM json_to_recordset(%s::json) AS v "
             f"(position int, {', '.join(types)}, old {value_type}, new {value_type}) "
-            f"WHERE {same_row} AND {is_old}{same_place} RETURNING v.position, {is_new}",
+            f"WHERE {same_row} AND {held} = v.old{same_place} RETURNING v.position",
             [msgspec.json.encode(rows, enc_hook=_plain).decode()],
         )
-        done = dict(cursor.fetchall())
-    if not all(done.values()):
-        raise NotKeptError("the database stores another value in its place")
+        done = {position for (position,) in cursor.fetchall()}
     return [swap.pk for position, swap in enumerate(swaps) if position not in done]
 
 
@@ -206,3 +208,10 @@ def _key_fields(column: Column) -> list[Any]:
 def _key_values(connection: Any, keys: list[Any], pk: Any) -> list[Any]:
     values = pk if len(keys) > 1 else [pk]
     return [field.get_db_prep_value(value, connection) for field, value in zip(keys, values, strict=True)]
+
+
+def _json_key_values(connection: Any, keys: list[Any], pk: Any) -> list[Any]:
+    """Return the key as PostgreSQL reads it from JSON: bytes are not in base64 there."""
+    parts, values = pk if len(keys) > 1 else [pk], _key_values(connection, keys, pk)
+    is_bytes = [isinstance(part, bytes | bytearray | memoryview) for part in parts]
+    return [_text(part) if each else value for part, value, each in zip(parts, values, is_bytes, strict=True)]

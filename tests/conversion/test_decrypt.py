@@ -154,6 +154,21 @@ def test_records_written_meanwhile_are_decrypted_in_the_next_pass(make_table: Ma
     assert table.raw() == ["c", "b"]
 
 
+@pytest.mark.parametrize("allow_plaintext", [False, True])
+def test_records_that_are_written_without_end_are_never_left_as_values(make_table: Make, allow_plaintext: bool) -> None:
+    table = make_table(EncryptedTextField(allow_plaintext=allow_plaintext))
+    rows = table.save("a", "b")
+
+    def write(count: int) -> None:
+        table.set_raw(rows[0], engine.get_session().encrypt(b"again"))
+
+    with pytest.raises(DecryptionError, match=r"others keep writing records\. Stop the code that does") as caught:
+        decrypt_column(table.column, write)
+    assert "allow_plaintext" not in str(caught.value)
+    assert decrypt_column(table.column) == 1
+    assert table.raw() == ["again", "b"]
+
+
 def test_digests_of_values_do_not_outlive_a_new_encryption(make_table: Make) -> None:
     table = make_table(EncryptedTextField())
     table.save("a")

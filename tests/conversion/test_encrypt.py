@@ -17,7 +17,8 @@ from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import EncryptionError, KMSError
 from django_asherah.fields import EncryptedFieldMixin, EncryptedJSONField, EncryptedTextField
 from django_asherah.lifecycle.conversion import encrypt_column
-from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION
+from django_asherah.lifecycle.replacing import replace_values
+from django_asherah.lifecycle.swap import ROWS_PER_TRANSACTION, Swap
 from django_asherah.operations import DecryptField, EncryptField
 from tests.conversion.conftest import Table
 from tests.databases import VENDOR
@@ -72,6 +73,16 @@ class TestText:
         table.encrypt(EncryptedTextField())
         assert table.values() == texts
         assert all(decode_row(raw) for raw in table.raw())
+
+    def test_long_values_are_not_all_in_one_statement(self, make_table: Make) -> None:
+        table = make_table(models.TextField())
+        rows = table.save(*"abcde")
+        table.state = encrypted(table)
+        swaps = [Swap(row.pk, value, value * 9_000_000) for row, value in zip(rows, "abcde", strict=True)]
+        together: list[list[str]] = []
+        outcome = replace_values(table.column, swaps, lambda done: together.append([swap.before for swap in done]))
+        assert (outcome.written, together) == (5, [["a", "b", "c"], ["d", "e"]])
+        assert [(raw[0], len(raw)) for raw in table.raw()] == [(value, 9_000_000) for value in "abcde"]
 
     def test_the_partition_is_the_fields(self, make_table: Make) -> None:
         table = make_table(models.TextField())
@@ -134,6 +145,18 @@ class TestKeys:
         table.encrypt(EncryptedTextField())
         assert table.values() == before
         assert sorted(opened(raw) for raw in table.raw()) == sorted(str(n).encode() for n in range(20))
+
+    @pytest.mark.skipif(VENDOR == "mysql", reason="MySQL has no such keys")
+    def test_bytes(self, make_table: Make) -> None:
+        table = make_table(models.TextField(), {"id": models.BinaryField(primary_key=True)})
+        rows = {b"\0": "zero", b"\xff\0": "not UTF-8", b"abc": "the same", b"YWJj": "the same"}
+        for key, value in rows.items():
+            table.model.objects.using(table.alias).create(id=key, secret=value)
+        table.encrypt(EncryptedTextField())
+        assert table.reencrypt().bad == []
+        assert {bytes(row.pk): row.secret for row in table.model.objects.using(table.alias)} == rows
+        table.decrypt(models.TextField())
+        assert {bytes(row.pk): row.secret for row in table.model.objects.using(table.alias)} == rows
 
     def test_a_composite_one(self, make_table: Make) -> None:
         table = make_table(
@@ -267,6 +290,29 @@ class TestRefusals:
         table = make_table(before)
         with pytest.raises((TypeError, ValueError), match=reason):
             table.encrypt(after)
+
+    @pytest.mark.parametrize("kind", [models.TextField, models.CharField, models.JSONField])
+    def test_a_field_that_makes_something_else_of_its_column(self, make_table: Make, kind: Any) -> None:
+        class OtherLibrarysField(kind):
+            def get_prep_value(self, value: Any) -> Any:
+                return f"token {value[::-1]}"
+
+            def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+                return value.removeprefix("token ")[::-1]
+
+        table = make_table(EncryptedTextField() if kind is models.JSONField else OtherLibrarysField(max_length=50))
+        table.save("x")
+        before = table.raw()
+        move = table.decrypt if kind is models.JSONField else table.encrypt
+        with pytest.raises(TypeError, match="OtherLibrarysField makes something else of what its column holds"):
+            move(OtherLibrarysField() if kind is models.JSONField else EncryptedTextField())
+        assert table.raw() == before
+
+    def test_a_field_that_only_checks_its_values_is_as_good_as_its_kind(self, make_table: Make) -> None:
+        table = make_table(models.EmailField())
+        table.save("a@example.com")
+        table.encrypt(EncryptedTextField())
+        assert table.values() == ["a@example.com"]
 
     def test_a_database_that_the_router_excludes_is_left_alone(self, make_table: Make, settings: Settings) -> None:
         table = make_table(models.TextField())

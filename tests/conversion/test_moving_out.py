@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_asherah.exceptions import AsherahError, DecryptionError
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
+from django_asherah.lifecycle.conversion import decrypt_column
 from tests.conversion.conftest import Table
 from tests.databases import VENDOR, execute
 from tests.leaks.search import errors_of, holding_frames, holds
@@ -156,18 +157,68 @@ TRIGGERS = {
         f"CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SHOUTS[4:]}; RETURN NEW; END'",
         "CREATE TRIGGER shouts BEFORE UPDATE ON moved_thing FOR EACH ROW EXECUTE FUNCTION shout()",
     ],
+    "postgresql afterwards": [
+        f"CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SHOUTS_AFTER}; RETURN NULL; END'",
+        (
+            "CREATE TRIGGER shouts AFTER UPDATE ON moved_thing FOR EACH ROW WHEN (pg_trigger_depth() = 0) "
+            "EXECUTE FUNCTION shout()"
+        ),
+    ],
+    "postgresql at the end": [
+        f"CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {SHOUTS_AFTER}; RETURN NULL; END'",
+        (
+            "CREATE CONSTRAINT TRIGGER shouts AFTER UPDATE ON moved_thing DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+            "WHEN (OLD.secret <> upper(NEW.secret) AND NEW.secret <> upper(NEW.secret)) EXECUTE FUNCTION shout()"
+        ),
+    ],
     "mysql": [f"CREATE TRIGGER shouts BEFORE UPDATE ON moved_thing FOR EACH ROW {SHOUTS}"],
     "sqlite": [f"CREATE TRIGGER shouts AFTER UPDATE ON moved_thing BEGIN {SHOUTS_AFTER}; END"],
 }
 
 
-def test_what_the_database_stores_in_another_way_is_rolled_back(make_table: Make) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in TRIGGERS if kind.startswith(VENDOR)])
+def test_what_the_database_stores_in_another_way_is_rolled_back(make_table: Make, kind: str) -> None:
     table = make_table(EncryptedTextField())
     table.save("LOUD", SECRET, "42")
-    for statement in TRIGGERS[VENDOR]:
+    for statement in TRIGGERS[kind]:
         execute(table.alias, statement)
     try:
         left(table, models.TextField(), "the database stores another value in its place")
+    finally:
+        if VENDOR == "postgresql":
+            execute(table.alias, "DROP FUNCTION shout CASCADE")
+
+
+REFUSES = {
+    "postgresql": [
+        (
+            "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS "
+            f"'BEGIN IF NEW.secret = ''{SECRET}'' THEN RAISE EXCEPTION ''not %'', NEW.secret; END IF; RETURN NEW; END'"
+        ),
+        "CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing FOR EACH ROW EXECUTE FUNCTION shout()",
+    ],
+    "mysql": [
+        (
+            f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing FOR EACH ROW IF NEW.secret = '{SECRET}' THEN "
+            "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = NEW.secret; END IF"
+        )
+    ],
+    "sqlite": [
+        (
+            f"CREATE TRIGGER refuses BEFORE UPDATE ON moved_thing WHEN NEW.secret = '{SECRET}' "
+            "BEGIN SELECT RAISE(ABORT, 'not that'); END"
+        )
+    ],
+}
+
+
+def test_what_a_trigger_refuses_keeps_the_others_of_its_batch(make_table: Make) -> None:
+    table = make_table(EncryptedTextField())
+    table.save("a", SECRET, "b")
+    for statement in REFUSES[VENDOR]:
+        execute(table.alias, statement)
+    try:
+        left(table, models.TextField(), "a trigger of the table refuses it")
     finally:
         if VENDOR == "postgresql":
             execute(table.alias, "DROP FUNCTION shout CASCADE")
@@ -191,6 +242,57 @@ def test_a_value_that_is_there_twice_in_a_unique_column_is_not_shown(make_table:
     execute(table.alias, "DELETE FROM moved_thing WHERE id = 1")
     table.decrypt(models.CharField(max_length=50, unique=True))
     assert table.raw() == [SECRET, "x"]
+
+
+class TestTheTypeOfTheColumn:
+    """What stands in the column when its type changes was not all written by the move."""
+
+    pytestmark = pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite limits no text")
+
+    @pytest.mark.parametrize("value", [f"{SECRET} is longer", "Zoë  "])
+    def test_a_plain_value_is_not_cut(self, make_table: Make, value: str) -> None:
+        table = make_table(EncryptedTextField(allow_plaintext=True))
+        table.save("a", value, "Zoë")
+        execute(table.alias, "UPDATE moved_thing SET secret = %s WHERE id = 2", [value])
+        error = refused(lambda: table.decrypt(models.CharField(max_length=4)))
+        assert "moved.Thing.secret: the column's change to CharField fails" in str(error)
+        assert "the column would not keep these values as they are: pk=2" in str(error)
+        assert table.raw() == ["a", value, "Zoë"]
+        execute(table.alias, "UPDATE moved_thing SET secret = 'b' WHERE id = 2")
+        table.decrypt(models.CharField(max_length=4))
+        assert table.raw() == ["a", "b", "Zoë"]
+
+    def test_what_an_earlier_run_wrote_for_a_longer_column_is_not_cut(self, make_table: Make) -> None:
+        table = make_table(EncryptedTextField())
+        table.save("a", SECRET)
+        decrypt_column(table.column)
+        error = refused(lambda: table.decrypt(models.CharField(max_length=4)))
+        assert "the column would not keep these values as they are: pk=2" in str(error)
+        assert table.raw() == ["a", SECRET]
+
+    @pytest.mark.parametrize(("bad", "rest"), [(20, ""), (23, " and more")])
+    def test_the_first_twenty_are_named(self, make_table: Make, bad: int, rest: str) -> None:
+        table = make_table(EncryptedTextField(allow_plaintext=True))
+        for row in table.save("a", *["x"] * bad)[1:]:
+            table.set_raw(row, SECRET)
+        error = refused(lambda: table.decrypt(models.CharField(max_length=4)))
+        assert str(error).count("pk=") == 20
+        assert str(error).endswith(f"pk=21{rest}")
+
+    @pytest.mark.skipif(VENDOR != "postgresql", reason="only PostgreSQL has such types")
+    @pytest.mark.parametrize(
+        ("type_", "value", "kept"), [("numeric(5,2)", "1.005", "1.01"), ("date", "2026-1-5", "2026-01-05")]
+    )
+    def test_a_value_is_not_written_in_another_way(self, make_table: Make, type_: str, value: str, kept: str) -> None:
+        class OtherField(models.CharField):
+            def db_type(self, connection: Any) -> str:
+                return type_
+
+        table = make_table(EncryptedTextField())
+        table.save(kept, value)
+        error = refused(lambda: table.decrypt(OtherField(max_length=40)))
+        assert "the column would not keep these values as they are: pk=2" in str(error)
+        assert table.raw() == [kept, value]
 
 
 def test_the_queries_that_debug_keeps_hold_no_value(make_table: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from django.db import OperationalError, connection, models
 from django_asherah import fields
 from django_asherah.copying import ColumnCopy
 from django_asherah.exceptions import ProofError
-from tests.copying.conftest import RefusingField, StreamField, sealed
+from tests.copying.conftest import RefusingField, SilentField, StreamField, sealed
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["django_asherah", "tests.testapp"])
 
@@ -113,6 +113,48 @@ def test_a_column_without_values_needs_no_proof_but_a_word(model: Any) -> None:
     fill(model, None, "")
     assert unproven(model).copy() == unproven(model).compare() == {}
     assert copied(model) == [None, ""]
+
+
+class TestAFieldThatGivesAnEmptyTextForWhatItCannotDecrypt:
+    """Nothing is longer under encryption than what is longer without it."""
+
+    EMPTY = "it is empty, and the column holds more than for the shortest of other values"
+
+    @pytest.fixture
+    def model(self, make_model: Make) -> Any:
+        return make_model(old=SilentField(null=True), new=fields.EncryptedTextField(null=True))
+
+    def test_with_its_key_empty_values_are_copied(self, model: Any) -> None:
+        fill(model, "", *LONG[:3], "", None)
+        assert unproven(model).copy() == unproven(model).compare() == {}
+        assert copied(model) == ["", *LONG[:3], "", None]
+
+    def test_with_a_wrong_key_nothing_is(self, model: Any, settings: Any) -> None:
+        fill(model, "", *LONG[:9], "longer")
+        settings.STREAM_KEY = "wrong"
+        for act in (unproven(model).copy, unproven(model).compare):
+            with pytest.raises(ProofError, match=f"only 0 of 10 values of a random sample .*: {self.EMPTY}"):
+                act()
+        assert copied(model) == [None] * 11
+
+    def test_rows_under_another_key_are_left_and_named(self, model: Any) -> None:
+        fill(model, "", *LONG[:30])
+        left = put(model, f"ok {LONG[0]}")
+        model.objects.update(new=None)
+        copy = unproven(model)
+        assert copy.copy() == copy.compare() == dict.fromkeys(left, self.EMPTY)
+        assert copied(model) == ["", *LONG[:30], None]
+        assert unproven(model, accept=left).copy() == {}
+        assert copied(model)[-1] == ""
+
+    def test_fields_of_ours_are_not_asked(self, make_model: Make) -> None:
+        model = make_model(
+            old=fields.EncryptedTextField(partition="clinic-{clinic}"),
+            new=fields.EncryptedTextField(null=True),
+            clinic=models.CharField(max_length=200),
+        )
+        model.objects.bulk_create([model(old="short", clinic="a"), *(model(old="", clinic="long" * 9) for _ in "12")])
+        assert unproven(model).copy() == unproven(model).compare() == {}
 
 
 class TestTheCanary:
@@ -273,3 +315,19 @@ def test_a_failing_database_is_no_value_that_can_not_be_decrypted(model: Any) ->
     with connection.execute_wrapper(failing), pytest.raises(OperationalError, match="gone"):
         unproven(model).copy()
     assert copied(model) == [None] * 20
+
+
+@pytest.mark.skipif(connection.vendor != "mysql", reason="only MySQL has sessions of a smaller character set")
+def test_keys_that_the_session_cannot_hold_are_gone_over_once(make_model: Make, make_alias: Callable[..., str]) -> None:
+    model = make_model(
+        old=StreamField(null=True),
+        new=fields.EncryptedTextField(null=True),
+        id=models.CharField(max_length=9, primary_key=True),
+    )
+    model.objects.bulk_create(model(id=key, old=f"value of {key}") for key in ("?", "a", "山", "田"))
+    alias = make_alias("narrow", OPTIONS={"charset": "latin1"})
+    copy = ColumnCopy(model, "old", "new", canary={"a": "value of a"}, using=alias)
+    assert copy.copy(size=2) == copy.compare() == {}
+    assert {row.pk: row.new for row in model.objects.all()} == {
+        key: f"value of {key}" for key in ("?", "a", "山", "田")
+    }
