@@ -366,6 +366,23 @@ def test_a_scan_goes_on_where_a_page_ended(sessions: dict[str, str]) -> None:
         assert [row.record() for row in DatabaseMetastore(alias).scan()] == stored
 
 
+@pytest.mark.skipif(VENDOR != "postgresql", reason="a setting of PostgreSQL")
+@pytest.mark.parametrize("type", ["timestamp", "timestamptz"])
+@pytest.mark.parametrize("style", ["ISO,MDY", "SQL,DMY", "German,DMY"])
+def test_a_scan_needs_no_style_of_dates(table: str, style: str, type: str) -> None:
+    """Psycopg reads a ``timestamptz`` in ISO alone, and none of a year that the session's zone makes 10000."""
+    execute(table, "DROP TABLE encryption_key")
+    execute(table, DDL.replace("TIMESTAMP NOT NULL", f"{type} NOT NULL"))
+    stored = [record(253_402_300_799 - 600 * n, n % 256) for n in range(ROWS_PER_QUERY + 100)]
+    DatabaseMetastore(table).store_many({KeyMeta(ID, each.created): each for each in stored})
+    name, options = connections[table].settings_dict["NAME"], f"-c DateStyle={style} -c TimeZone=Pacific/Kiritimati"
+
+    with another_alias("styled", NAME=name, OPTIONS={"options": options}, TIME_ZONE="Pacific/Kiritimati"):
+        assert [row.record() for row in DatabaseMetastore("styled").scan()] == stored
+    execute(table, "DROP TABLE encryption_key")
+    execute(table, DDL)
+
+
 def test_values_of_a_session_are_read_by_a_thread_of_another(sessions: dict[str, str], settings: Settings) -> None:
     settings.ASHERAH = as_asherah(DATABASE=sessions["new_york"])
     text = engine.get_session("p").encrypt(b"value")
