@@ -103,8 +103,8 @@ def _as_its_name_finds_it(connection: BaseDatabaseWrapper, newest: Row) -> Row:
     if found is None or created_of(found) != created:
         raise InvalidRecordError(
             f"key {printable(key_id)} (latest) in database {connection.alias!r}: its column 'created' is not the "
-            f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S} (UTC) that its record says, so that nothing that "
-            "is written under it could be read: correct the column"
+            f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S} (UTC) that its record says, so that nothing "
+            "written under it could be read: correct the column"
         )
     return found
 

@@ -33,8 +33,8 @@ _SHOWN = ("image/", "audio/", "video/", "application/pdf", "text/plain")
 class EncryptedFileView(AccessMixin, View):
     """Serves the files of a model's field, decrypted while they are sent, in bounded memory.
 
-    Its URL has ``name``, the file's (``<path:name>``), ``pk``, the row's, or both. Anonymous users are sent to the login; who
-    may not view the row gets a 403, and a row or a file that is missing is a 404. ``Range`` is supported.
+    Its URL has ``name``, the file's (``<path:name>``), ``pk``, the row's, or both. Anonymous users are sent to the
+    login; who may not view the row gets a 403, and a row or a file that is missing is a 404. ``Range`` is supported.
 
     What is sent is authenticated: a file that is found damaged after the first bytes ends in a broken connection, and
     one whose beginning or end is damaged is an error before that.

@@ -127,7 +127,9 @@ class OneRow:
 
 
 class TestMissing:
-    @pytest.mark.parametrize("url", ["/files/missing", "/files/a%00b", "/files/", "/rows/99999", "/texts/no-number", "/texts/1%00"])
+    @pytest.mark.parametrize(
+        "url", ["/files/missing", "/files/a%00b", "/files/", "/rows/99999", "/texts/no-number", "/texts/1%00"]
+    )
     def test_rows(self, client: Client, url: str) -> None:
         row_with(b"x")
         Attachment.objects.create(file="")

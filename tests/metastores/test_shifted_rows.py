@@ -297,10 +297,10 @@ class TestRowsThatNoSessionPut:
         metastore = DatabaseMetastore(table)
 
         for look in (lambda: metastore.load_latest(ID), lambda: metastore.load_latest_many([ID])):
-            with pytest.raises(
-                InvalidRecordError,
-                match=rf"key {ID} \(latest\) in database 'utc': its column 'created' is not the 2026-08-26 12:00:00 \(UTC\)",
-            ):
+            said = (
+                rf"key {ID} \(latest\) in database 'utc': its column 'created' is not the 2026-08-26 12:00:00 \(UTC\)"
+            )
+            with pytest.raises(InvalidRecordError, match=said):
                 look()
 
     def test_are_such_keys_if_their_names_find_them_elsewhere(self, table: str) -> None:
