@@ -15,19 +15,19 @@ from typing import Any
 from django_asherah import engine
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.partition import kind_of
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, printable
+from django_asherah.envelope.records import MAX_KEY_ID_LENGTH, EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import AsherahError, InvalidRecordError, MetastoreError
 from django_asherah.metastores.database import DatabaseMetastore
 
 _WAY_OUT = "Load without key rows (loaddata --exclude django_asherah): values get the keys that this database has"
 
 
-def add_key(alias: str, key_id: str, document: Any) -> None:
-    """Store a key in the key table of database ``alias``, unless it stands there. Nothing is ever replaced.
+def add_key(alias: str, key_id: str, document: Any) -> bool:
+    """Store a key in the key table of database ``alias``, unless it stands there; tell whether it was stored.
 
-    On PostgreSQL and MySQL it is committed at once, as every key is, so that values can be sealed under it: a load that
-    is undone leaves it there. What is no key, such as the row that the Rust SDK keeps for itself, is left out: it is
-    about the table that it was dumped from.
+    Nothing is ever replaced. On PostgreSQL and MySQL a key is committed at once, as every key is, so that values can be
+    sealed under it: a load that is undone leaves it there. What is no key, such as the row that the Rust SDK keeps for
+    itself, is left out: it is about the table that it was dumped from.
 
     Args:
         alias: a database alias.
@@ -36,28 +36,40 @@ def add_key(alias: str, key_id: str, document: Any) -> None:
 
     Raises:
         MetastoreError: another key has this id and creation time, or the key table failed.
-        InvalidRecordError: the record can't be read.
+        InvalidRecordError: the record can't be read, or the id is none of a key.
         KMSError, DecryptionError: it is this project's system key, and can't be opened.
     """
     if kind_of(key_id) is None:
-        return
+        return False
+    _require_id(key_id)
     record = _decode(key_id, document)
     meta = KeyMeta(key_id, record.created)
     metastore = DatabaseMetastore(alias)
     row = metastore.read(meta)  # Through the caller's connection: most often this needs no other.
     if row is not None:
         _require_same(alias, meta, record, row.record)
-        return
+        return False
     if _is_system_key_in_use(alias, key_id):
         _require_opens(meta, record)
-    if not metastore.store(key_id, record):
-        _require_same(alias, meta, record, partial(metastore.load, meta))
+    if metastore.store(key_id, record):
+        return True
+    _require_same(alias, meta, record, partial(metastore.load, meta))
+    return False
+
+
+def _require_id(key_id: str) -> None:
+    is_text = "\0" not in key_id and not any("\ud800" <= char <= "\udfff" for char in key_id)
+    if len(key_id) > MAX_KEY_ID_LENGTH or not is_text:
+        shown = printable(key_id[:MAX_KEY_ID_LENGTH])
+        raise InvalidRecordError(
+            f"no key has the id {shown}, as it is too long or no text that databases can store. {_WAY_OUT}"
+        )
 
 
 def _decode(key_id: str, document: Any) -> EnvelopeKeyRecord:
     try:
         return decode_key(json.dumps(document))
-    except InvalidRecordError as exc:
+    except (InvalidRecordError, TypeError, ValueError) as exc:
         raise InvalidRecordError(f"the record of key {printable(key_id)} can't be loaded: {exc}. {_WAY_OUT}") from exc
 
 

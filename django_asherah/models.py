@@ -84,10 +84,9 @@ class EncryptionKey(models.Model):
         """
         if force_insert:
             return super()._save_table(raw, cls, force_insert, force_update, using, update_fields)  # type: ignore[misc]
-        found = self._find_row_id(using)
-        add_key(using, self.key_id, self.key_record)
-        self.row_id = found or self._find_row_id(using)
-        return found is not None
+        is_stored = add_key(using, self.key_id, self.key_record)
+        self.row_id = self._find_row_id(using)
+        return not is_stored
 
     def _find_row_id(self, using: str) -> Any:
         rows = type(self)._base_manager.using(using).filter(key_id=self.key_id, created=self.created)

@@ -83,7 +83,7 @@ class DatabaseRows:
             page = self._page(after, [*parameters, key_id, key_id, created])
 
     def _page(self, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
-        created = "CAST(created AS text)" if connections[self.alias].vendor == "sqlite" else "created"
+        created = "created" if connections[self.alias].vendor == "mysql" else "CAST(created AS text)"
         order = f"ORDER BY id, encryption_key.created DESC LIMIT {ROWS_PER_QUERY}"
         return self._select(f"id, {{record}}, {{stored}}, {created}", f"{condition} {order}", parameters)
 

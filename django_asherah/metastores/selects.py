@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.parts import parts_of
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.shifts import Row, created_of, newest_of, pick
 from django_asherah.metastores.sql import (
@@ -47,16 +48,26 @@ def select_one(connection: BaseDatabaseWrapper, meta: KeyMeta) -> Row | None:
 
 
 def select_latest(connection: BaseDatabaseWrapper, key_id: str) -> Row | None:
-    """Return the row of the newest key of one id, or None."""
-    return newest_of(_select(connection, LATEST, [key_id, key_id]))
+    """Return the row of the newest key of one id, or None.
+
+    Raises:
+        InvalidRecordError: its record's name does not find it.
+    """
+    newest = newest_of(_select(connection, LATEST, [key_id, key_id]))
+    return newest and _as_its_name_finds_it(connection, newest)
 
 
 def select_latest_of_many(connection: BaseDatabaseWrapper, key_ids: Sequence[str]) -> list[Row]:
-    """Return the row of the newest key of each of these ids that has any."""
+    """Return the row of the newest key of each of these ids that has any.
+
+    Raises:
+        InvalidRecordError: a record's name does not find it.
+    """
     rows = defaultdict(list)
     for row in _select(connection, LATEST_OF_MANY, list(key_ids), ids=", ".join(["%s"] * len(key_ids))):
         rows[row[0]].append(row)
-    return [newest for each in rows.values() if (newest := newest_of(each))]
+    found = [newest for each in rows.values() if (newest := newest_of(each))]
+    return [_as_its_name_finds_it(connection, newest) for newest in found]
 
 
 def select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
@@ -76,6 +87,25 @@ def select_shifted(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) ->
     for part in parts_of(metas, KEYS_PER_SEARCH):
         parameters = [text for meta in part for text in (meta.key_id, *created_range(connection, meta.created))]
         found |= pick(_select(connection, " OR ".join([MAY_BE_KEY] * len(part)), parameters), part)
+    return found
+
+
+def _as_its_name_finds_it(connection: BaseDatabaseWrapper, newest: Row) -> Row:
+    """Return the row that holds the key of this one's name: what is sealed under any other could never be opened."""
+    key_id, text, stored = newest
+    try:
+        created = decode_key(text).created
+    except InvalidRecordError:
+        return newest  # Whoever decodes it says why.
+    if created == stored:
+        return newest
+    found = select_one(connection, KeyMeta(key_id, created))
+    if found is None or created_of(found) != created:
+        raise InvalidRecordError(
+            f"key {printable(key_id)} (latest) in database {connection.alias!r}: its column 'created' is not the "
+            f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S} (UTC) that its record says, so that nothing "
+            "written under it could be read: correct the column"
+        )
     return found
 
 

@@ -52,11 +52,12 @@ def newest_of(rows: Sequence[Row]) -> Row | None:
 def pick(rows: Iterable[Row], metas: Iterable[KeyMeta]) -> dict[KeyMeta, Row]:
     """Return those of ``rows`` that hold the keys of these names, whatever their columns say.
 
-    What stands in a key's own place and was put there by no time zone stays the answer for that key.
+    What stands in a key's own place and was put there by no time zone stays the answer for that key. Of two keys of one
+    name, it is the one in its own place, or else the last: always the same, or values of the other could be written.
     """
     found: dict[KeyMeta, Row] = {}
     wanted, taken = set(metas), set()
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row[2], reverse=True):
         created = created_of(row)
         if created is None:
             taken.add((row[0], row[2]))

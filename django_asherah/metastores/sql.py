@@ -38,7 +38,8 @@ _RECORD_TEXT = {
 
 _STORED_CREATED = {
     "postgresql": "CAST(EXTRACT(epoch FROM created) AS bigint)",
-    "sqlite": "COALESCE(CAST(strftime('%%s', created) AS integer), -1)",
+    "sqlite": "CASE created WHEN strftime('%%Y-%%m-%%d %%H:%%M:%%S', created) THEN "
+    "CAST(strftime('%%s', created) AS integer) ELSE -1 END",
     "mysql": "TIMESTAMPDIFF(SECOND, '1970-01-01', created)",
 }
 # SQLite's sessions have no time zones.
@@ -84,7 +85,10 @@ def keys_in_utc(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 def stored_created(vendor: str) -> str:
-    """Return the SQL for the column ``created`` as UTC in Unix seconds; on MySQL, within :func:`in_utc`."""
+    """Return the SQL for the column ``created`` as UTC in Unix seconds; on MySQL, within :func:`in_utc`.
+
+    On SQLite, -1 for what is written in another form than :func:`created_literal`, which does not find it.
+    """
     return _STORED_CREATED[vendor]
 
 

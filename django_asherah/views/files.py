@@ -33,8 +33,8 @@ _SHOWN = ("image/", "audio/", "video/", "application/pdf", "text/plain")
 class EncryptedFileView(AccessMixin, View):
     """Serves the files of a model's field, decrypted while they are sent, in bounded memory.
 
-    Its URL has ``name``, the file's (``<path:name>``), or ``pk``, the row's. Anonymous users are sent to the login; who
-    may not view the row gets a 403, and a row or a file that is missing is a 404. ``Range`` is supported.
+    Its URL has ``name``, the file's (``<path:name>``), ``pk``, the row's, or both. Anonymous users are sent to the
+    login; who may not view the row gets a 403, and a row or a file that is missing is a 404. ``Range`` is supported.
 
     What is sent is authenticated: a file that is found damaged after the first bytes ends in a broken connection, and
     one whose beginning or end is damaged is an error before that.
@@ -90,7 +90,7 @@ class EncryptedFileView(AccessMixin, View):
         file = getattr(row, self.field)
         try:
             opened = file.storage.open(file.name)
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise Http404("the file is missing") from None
         try:
             response = self._respond(opened, PurePosixPath(file.name).name)
@@ -104,16 +104,24 @@ class EncryptedFileView(AccessMixin, View):
     def _find_rows(self) -> list[Any]:
         """Return the rows of the URL; several may have the same file."""
         name = self.kwargs.get("name")
-        lookup = {"pk": self.kwargs["pk"]} if name is None else {self.field: name}
-        if name is not None and "\0" in name:  # PostgreSQL has no such text.
-            return []
         try:
-            rows = list(self.get_queryset().filter(**lookup))
-        except (TypeError, ValueError, ValidationError):  # No primary key of this type.
+            lookup = self._lookup(name)
+        except ValidationError:  # No primary key of this type.
             return []
+        if any("\0" in value for value in lookup.values() if isinstance(value, str)):  # PostgreSQL has no such text.
+            return []
+        rows = self.get_queryset().filter(**lookup)
         files = [(row, getattr(row, self.field)) for row in rows]
         # A database may ignore case.
         return [row for row, file in files if file and name in (None, file.name)]
+
+    def _lookup(self, name: Any) -> dict[str, Any]:
+        """Return what the URL says of the row: all of it counts."""
+        assert self.model is not None  # noqa: S101 - as_view() has seen to it
+        lookup = {} if name is None else {self.field: name}
+        if name is None or "pk" in self.kwargs:
+            lookup["pk"] = self.model._meta.pk.to_python(self.kwargs["pk"])
+        return lookup
 
     def _respond(self, opened: Any, name: str) -> HttpResponseBase:
         etag = quote_etag(opened.file.raw.identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -84,6 +85,23 @@ class TestNoKeys:
     def test_a_damaged_record_is_refused(self, write: Write, damaged: Any) -> None:
         path = write(note_row(), key_row("_IK_a_suite_tests", record(60), key_record=damaged))
         is_refused(path, InvalidRecordError, r"the record of key _IK_a_suite_tests can't be loaded: .*--exclude")
+
+    def test_what_json_does_not_have_is_refused(self) -> None:
+        """As YAML reads an unquoted date."""
+        row = EncryptionKey(key_id="_IK_a_suite_tests", key_record={"Created": datetime(2026, 1, 1, tzinfo=UTC)})
+        with pytest.raises(
+            InvalidRecordError, match=r"the record of key _IK_a_suite_tests can't be loaded: .*--exclude"
+        ):
+            row.save()
+
+    @pytest.mark.parametrize("name", ["a" * 256, "a\0b", "a\ud800"])
+    def test_an_id_that_no_key_has_is_refused(self, name: str) -> None:
+        """SQLite would store it: of any length, with anything in it."""
+        document = key_row("", record(60))["fields"]["key_record"]
+        with pytest.raises(InvalidRecordError, match=r"no key has the id _IK_a.*--exclude") as caught:
+            EncryptionKey(key_id=f"_IK_{name}", created=datetime.fromtimestamp(60, UTC), key_record=document).save()
+        assert str(caught.value).isprintable()
+        assert keys_of() == {}
 
     def test_the_record_says_when_it_was_created(self, write: Write) -> None:
         """The column is another moment where the dump was made without USE_TZ, in another time zone."""

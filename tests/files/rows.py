@@ -30,6 +30,13 @@ class ShownView(EncryptedFileView):
     as_attachment = False
 
 
+class SlicedView(EncryptedFileView):
+    model = Attachment
+
+    def get_queryset(self) -> Any:
+        return Attachment.objects.all()[:10]  # A mistake.
+
+
 def upload_to(row: Attachment, filename: str) -> str:
     return filename  # As it is: with its folder.
 
@@ -41,7 +48,9 @@ urlpatterns = [
     path("files/<path:name>", EncryptedFileView.as_view(model=Attachment, login_url="/login/")),
     path("rows/<int:pk>", EncryptedFileView.as_view(model=Attachment, field="file")),
     path("texts/<pk>", EncryptedFileView.as_view(model=Attachment)),
+    path("both/<int:pk>/<path:name>", EncryptedFileView.as_view(model=Attachment)),
     path("shown/<path:name>", ShownView.as_view()),
+    path("sliced/<path:name>", SlicedView.as_view()),
 ]
 
 

@@ -19,6 +19,7 @@ from django.test import AsyncClient, Client
 from django_asherah.envelope.files import CHUNK_LENGTH
 from django_asherah.exceptions import DecryptionError, PartitionMismatchError
 from django_asherah.guard import partition_guard
+from django_asherah.storage import EncryptedStorage
 from django_asherah.views import EncryptedFileView
 from django_asherah.views.byteranges import UnsatisfiableRangeError, find_range
 from tests.files.rows import FIELD, row_with, stored_in, user_with
@@ -126,7 +127,9 @@ class OneRow:
 
 
 class TestMissing:
-    @pytest.mark.parametrize("url", ["/files/missing", "/files/a%00b", "/files/", "/rows/99999", "/texts/no-number"])
+    @pytest.mark.parametrize(
+        "url", ["/files/missing", "/files/a%00b", "/files/", "/rows/99999", "/texts/no-number", "/texts/1%00"]
+    )
     def test_rows(self, client: Client, url: str) -> None:
         row_with(b"x")
         Attachment.objects.create(file="")
@@ -141,6 +144,24 @@ class TestMissing:
         row = row_with(b"x", "folder/scan.pdf")
         Attachment.objects.filter(pk=row.pk).update(file="folder")
         assert client.get("/files/folder").status_code == 404
+
+    def test_a_file_in_place_of_a_folder(self, client: Client, tmp_path: Path) -> None:
+        with stored_in(base_url="/files/"):
+            FIELD.storage = EncryptedStorage(FileSystemStorage(tmp_path), base_url="/files/")
+            row = row_with(b"x", "scan")
+            Attachment.objects.filter(pk=row.pk).update(file="scan/1.pdf")
+            assert client.get("/files/scan/1.pdf").status_code == 404
+
+    def test_a_key_and_a_name_are_of_one_row(self, client: Client) -> None:
+        rows = [row_with(b"first", "1"), row_with(b"second", "2")]
+        assert body(client.get(f"/both/{rows[0].pk}/1")) == b"first"
+        assert client.get(f"/both/{rows[0].pk}/2").status_code == 404
+        assert client.get(f"/both/{rows[1].pk}/1").status_code == 404
+
+    def test_a_queryset_that_fails_is_not_taken_for_missing_rows(self, client: Client) -> None:
+        row_with(b"x")
+        with pytest.raises(TypeError, match="slice"):
+            client.get("/sliced/scan.pdf")
 
     def test_names_are_compared_letter_by_letter(self, client: Client) -> None:
         row_with(b"x", "scan.pdf")

@@ -16,6 +16,7 @@ from pytest_django import Settings
 from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta, decode_row, encode_key
 from django_asherah.envelope.session import SessionFactory
+from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.models import EncryptionKey
 from tests.databases import VENDOR, as_asherah, execute, in_thread, record
@@ -54,6 +55,20 @@ def test_the_latest_is_the_one_created_last_and_not_the_one_stored_last(metastor
 
     assert latest is not None
     assert latest.created == TODAY + 10 * DAY
+
+
+@pytest.mark.skipif(VENDOR != "sqlite", reason="elsewhere, a column of times has one form of them")
+@pytest.mark.parametrize("written", ["2026-11-24 01:00:00", "2026-11-24T00:00:00Z", "2026-11-24 00:00:00+00:00", "x"])
+def test_a_last_row_that_its_name_does_not_find_is_no_key_to_write_under(
+    metastore: DatabaseMetastore, written: str
+) -> None:
+    metastore.store("_IK_a_s_p", record(TODAY))
+    execute(metastore.alias, "UPDATE encryption_key SET created = %s", [written])
+    assert metastore.load(KeyMeta("_IK_a_s_p", TODAY)) is None
+
+    for look in (lambda: metastore.load_latest("_IK_a_s_p"), lambda: metastore.load_latest_many(["_IK_a_s_p"])):
+        with pytest.raises(InvalidRecordError, match="its column 'created' is not the 2026-11-24 00:00:00"):
+            look()
 
 
 @pytest.mark.parametrize("atomic", [False, True])

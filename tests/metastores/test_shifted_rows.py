@@ -16,11 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoDbBlocker, Settings
 
 from django_asherah import engine
-from django_asherah.envelope.records import KeyMeta, encode_key
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import MetastoreError
+from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.database_rows import ROWS_PER_QUERY
+from django_asherah.metastores.memory import MemoryMetastore
 from django_asherah.metastores.sql import created_value, keys_in_utc
 from django_asherah.models import EncryptionKey
 from tests.databases import VENDOR, another_alias, as_asherah, close_connections, execute, in_thread, record
@@ -242,6 +243,41 @@ class TestRowsThatAnotherSessionPut:
         assert factory.get_session("a").decrypt(second) == b"second"
 
 
+@pytest.mark.parametrize("shifts", [(0, -2), (0, 5.5), (-2, 5.75), (-5, -2), (1, 14)])
+class TestTwoKeysOfOneName:
+    """Sessions of two time zones have each made the same minute's key, in different places."""
+
+    def test_the_newest_is_the_one_that_its_name_finds(self, table: str, shifts: tuple[float, float]) -> None:
+        made = [put(table, NOON, hours, number) for number, hours in enumerate(shifts)]
+        metastore, meta = DatabaseMetastore(table), KeyMeta(ID, NOON)
+
+        found = metastore.load(meta)
+
+        assert found in made
+        assert found == made[0] or 0 not in shifts
+        assert metastore.load_many([meta]) == {meta: found}
+        assert metastore.load_latest(ID) == found
+        assert metastore.load_latest_many([ID]) == {ID: found}
+        row = metastore.read(meta)
+        assert row is not None
+        assert row.record() == found
+
+    def test_what_is_written_is_read_by_another_process(self, table: str, shifts: tuple[float, float]) -> None:
+        clock, kms = clock_at(NOON), CountingKMS(Counter())
+        maker = SessionFactory("s", "p", MemoryMetastore(), kms, clock=clock)
+        system_key = maker.system_keys.current("_SK_s_p")
+        for hours in shifts:
+            sealed = system_key.cipher.seal(bytearray(os.urandom(32)))
+            made = EnvelopeKeyRecord(created=NOON, key=sealed, parent_key_meta=system_key.meta)
+            put(table, NOON, hours, text=encode_key(made))
+        DatabaseMetastore(table).store("_SK_s_p", system_key.record)
+
+        text = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock).get_session("a").encrypt(b"value")
+
+        another = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock)
+        assert another.get_session("a").decrypt(text) == b"value"
+
+
 class TestRowsThatNoSessionPut:
     """Their records disagree with their columns by something that is no time zone's offset: they count as before."""
 
@@ -254,12 +290,26 @@ class TestRowsThatNoSessionPut:
         assert metastore.load_many([KeyMeta(ID, NOON)]) == {}
         assert metastore.store(ID, record(NOON, 2)) is True
 
-    def test_stay_the_latest_if_they_are_the_last(self, table: str) -> None:
+    def test_are_no_keys_to_write_under_if_they_are_the_last(self, table: str) -> None:
+        """Nobody would find the key again by the name that the values give it."""
         put(table, NOON, 0)
-        planted = put(table, NOON - 90 * DAY, 90 * 24 + 1, 9)
+        put(table, NOON - 90 * DAY, 90 * 24 + 1, 9)
+        metastore = DatabaseMetastore(table)
 
-        assert DatabaseMetastore(table).load_latest(ID) == planted
-        assert DatabaseMetastore(table).load_latest_many([ID]) == {ID: planted}
+        for look in (lambda: metastore.load_latest(ID), lambda: metastore.load_latest_many([ID])):
+            said = (
+                rf"key {ID} \(latest\) in database 'utc': its column 'created' is not the 2026-08-26 12:00:00 \(UTC\)"
+            )
+            with pytest.raises(InvalidRecordError, match=said):
+                look()
+
+    def test_are_such_keys_if_their_names_find_them_elsewhere(self, table: str) -> None:
+        put(table, NOON, 0)
+        older = put(table, NOON - 90 * DAY, 0, 9)
+        put(table, NOON - 90 * DAY, 90 * 24 + 1, 9)
+
+        assert DatabaseMetastore(table).load_latest(ID) == older
+        assert DatabaseMetastore(table).load_latest_many([ID]) == {ID: older}
 
     def test_are_the_answer_in_the_place_that_they_take(self, table: str) -> None:
         put(table, NOON, -2, 1)
@@ -314,6 +364,23 @@ def test_a_scan_goes_on_where_a_page_ended(sessions: dict[str, str]) -> None:
 
     for alias in sessions.values():
         assert [row.record() for row in DatabaseMetastore(alias).scan()] == stored
+
+
+@pytest.mark.skipif(VENDOR != "postgresql", reason="a setting of PostgreSQL")
+@pytest.mark.parametrize("type", ["timestamp", "timestamptz"])
+@pytest.mark.parametrize("style", ["ISO,MDY", "SQL,DMY", "German,DMY"])
+def test_a_scan_needs_no_style_of_dates(table: str, style: str, type: str) -> None:
+    """Psycopg reads a ``timestamptz`` in ISO alone, and none of a year that the session's zone makes 10000."""
+    execute(table, "DROP TABLE encryption_key")
+    execute(table, DDL.replace("TIMESTAMP NOT NULL", f"{type} NOT NULL"))
+    stored = [record(253_402_300_799 - 600 * n, n % 256) for n in range(ROWS_PER_QUERY + 100)]
+    DatabaseMetastore(table).store_many({KeyMeta(ID, each.created): each for each in stored})
+    name, options = connections[table].settings_dict["NAME"], f"-c DateStyle={style} -c TimeZone=Pacific/Kiritimati"
+
+    with another_alias("styled", NAME=name, OPTIONS={"options": options}, TIME_ZONE="Pacific/Kiritimati"):
+        assert [row.record() for row in DatabaseMetastore("styled").scan()] == stored
+    execute(table, "DROP TABLE encryption_key")
+    execute(table, DDL)
 
 
 def test_values_of_a_session_are_read_by_a_thread_of_another(sessions: dict[str, str], settings: Settings) -> None:

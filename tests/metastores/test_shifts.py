@@ -64,6 +64,12 @@ def test_the_row_in_the_very_place_goes_before_the_others() -> None:
     assert pick(rows, [KeyMeta(ID, NOON)]) == {KeyMeta(ID, NOON): rows[1]}
 
 
+def test_of_two_beside_it_the_later_one_goes_first_in_whatever_order_they_come() -> None:
+    rows = [row(NOON, -2 * HOUR), row(NOON, 2 * HOUR), row(NOON, HOUR)]
+
+    assert pick(rows, [KeyMeta(ID, NOON)]) == pick(rows[::-1], [KeyMeta(ID, NOON)]) == {KeyMeta(ID, NOON): rows[1]}
+
+
 @pytest.mark.parametrize("planted", [BROKEN, row(NOON - 60, 60)])
 def test_what_no_time_zone_has_put_into_a_keys_place_is_not_passed_over(planted: Row) -> None:
     assert pick([planted, row(NOON, -2 * HOUR)], [KeyMeta(ID, NOON)]) == {}

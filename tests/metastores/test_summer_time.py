@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from django.db import connections
+from django.core import serializers
+from django.db import connections, transaction
 from pytest_django import DjangoDbBlocker, Settings
 
 from django_asherah import engine
 from django_asherah.checks.table import check_key_table
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.metastores.database import DatabaseMetastore
+from django_asherah.models import EncryptionKey
 from tests.databases import ROOT, VENDOR, another_alias, as_asherah, execute, record, url_of
 from tests.interop.peers import STATIC_KEY, Peer, static_config
 from tests.mariadb_server import mariadb
@@ -105,3 +107,30 @@ def test_a_server_that_is_not_in_utc_is_a_warning(berlin: str, settings: Setting
     assert message.id == "asherah.W035"
     assert "of type timestamp, and the server's time zone is CET, its system's" in message.msg
     assert left == ["asherah.W032"]
+
+
+@pytest.mark.parametrize("natural", [False, True])
+@pytest.mark.parametrize("format", ["json", "xml"])
+def test_a_dump_of_such_a_table_loads_each_key(berlin: str, format: str, natural: bool) -> None:
+    """The ORM reads and compares the column in the session's zone, where a time is missing or comes twice."""
+    execute(berlin, "ALTER TABLE encryption_key ADD COLUMN row_id bigint NOT NULL AUTO_INCREMENT UNIQUE")
+    metastore = DatabaseMetastore(berlin)
+    times = [GAP - 3600, GAP, GAP + 1800, OVERLAP - 3600, OVERLAP, OVERLAP + 3600]
+    written = {KeyMeta("_IK_a_s_p", created): record(created, n) for n, created in enumerate(times)}
+    assert metastore.store_many(written) == set(written)
+    dumped = serializers.serialize(format, EncryptionKey.objects.using(berlin).all(), use_natural_primary_keys=natural)
+
+    load_all(berlin, format, dumped)
+    assert metastore.load_many(list(written)) == written
+    execute(berlin, "DELETE FROM encryption_key WHERE created > '2026-03-29 03:00:00'")
+    load_all(berlin, format, dumped)
+
+    assert metastore.count() == len(written)
+    assert metastore.load_many(list(written)) == written
+
+
+def load_all(alias: str, format: str, dumped: str) -> None:
+    """As ``loaddata`` does."""
+    with transaction.atomic(using=alias):
+        for item in serializers.deserialize(format, dumped, using=alias):
+            item.save(using=alias)
