@@ -88,7 +88,7 @@ class Move:
         for operation in operations:
             after = self.state.clone()
             operation.state_forwards("testapp", after)
-            with connections[self.alias].schema_editor(atomic=False) as editor:
+            with connections[self.alias].schema_editor() as editor:
                 operation.database_forwards("testapp", editor, self.state, after)
             self.state = after
 
