@@ -41,7 +41,14 @@ KNOW_NO_DATABASE = (
 )
 """Know no database, or SQLite alone; run once, with SQLite."""
 
-DIFFERS_BY_SERVER = ("conversion", "dumps", "fields/test_packets.py", "lifecycle/test_verify.py", "metastores", "test_checks.py")
+DIFFERS_BY_SERVER = (
+    "conversion",
+    "dumps",
+    "fields/test_packets.py",
+    "lifecycle/test_verify.py",
+    "metastores",
+    "test_checks.py",
+)
 """Run code that is there for a server, whose coverage counts. All else is traced once, with SQLite: tracing is slow."""
 
 
