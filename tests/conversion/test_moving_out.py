@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -176,17 +177,24 @@ TRIGGERS = {
 }
 
 
+@contextmanager
+def triggers(table: Table, statements: list[str]) -> Iterator[None]:
+    """Make triggers; they go with the table, and PostgreSQL's function with the block."""
+    for statement in statements:
+        execute(table.alias, statement)
+    try:
+        yield
+    finally:
+        if VENDOR == "postgresql":
+            execute(table.alias, "DROP FUNCTION shout CASCADE")
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TRIGGERS if kind.startswith(VENDOR)])
 def test_what_the_database_stores_in_another_way_is_rolled_back(make_table: Make, kind: str) -> None:
     table = make_table(EncryptedTextField())
     table.save("LOUD", SECRET, "42")
-    for statement in TRIGGERS[kind]:
-        execute(table.alias, statement)
-    try:
+    with triggers(table, TRIGGERS[kind]):
         left(table, models.TextField(), "the database stores another value in its place")
-    finally:
-        if VENDOR == "postgresql":
-            execute(table.alias, "DROP FUNCTION shout CASCADE")
 
 
 REFUSES = {
@@ -215,13 +223,8 @@ REFUSES = {
 def test_what_a_trigger_refuses_keeps_the_others_of_its_batch(make_table: Make) -> None:
     table = make_table(EncryptedTextField())
     table.save("a", SECRET, "b")
-    for statement in REFUSES[VENDOR]:
-        execute(table.alias, statement)
-    try:
+    with triggers(table, REFUSES[VENDOR]):
         left(table, models.TextField(), "a trigger of the table refuses it")
-    finally:
-        if VENDOR == "postgresql":
-            execute(table.alias, "DROP FUNCTION shout CASCADE")
 
 
 @pytest.mark.skipif(VENDOR != "sqlite", reason="only SQLite takes a text for a number because of the column's type")
