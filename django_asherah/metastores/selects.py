@@ -7,7 +7,7 @@ where sessions of other time zones have put theirs (:mod:`~django_asherah.metast
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -54,7 +54,7 @@ def select_latest(connection: BaseDatabaseWrapper, key_id: str) -> Row | None:
         InvalidRecordError: its record's name does not find it.
     """
     newest = newest_of(_select(connection, LATEST, [key_id, key_id]))
-    return newest and _as_its_name_finds_it(connection, newest)
+    return _as_their_names_find_them(connection, [newest])[0] if newest else None
 
 
 def select_latest_of_many(connection: BaseDatabaseWrapper, key_ids: Sequence[str]) -> list[Row]:
@@ -66,8 +66,7 @@ def select_latest_of_many(connection: BaseDatabaseWrapper, key_ids: Sequence[str
     rows = defaultdict(list)
     for row in _select(connection, LATEST_OF_MANY, list(key_ids), ids=", ".join(["%s"] * len(key_ids))):
         rows[row[0]].append(row)
-    found = [newest for each in rows.values() if (newest := newest_of(each))]
-    return [_as_its_name_finds_it(connection, newest) for newest in found]
+    return _as_their_names_find_them(connection, [newest for each in rows.values() if (newest := newest_of(each))])
 
 
 def select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
@@ -90,23 +89,47 @@ def select_shifted(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) ->
     return found
 
 
-def _as_its_name_finds_it(connection: BaseDatabaseWrapper, newest: Row) -> Row:
-    """Return the row that holds the key of this one's name: what is sealed under any other could never be opened."""
-    key_id, text, stored = newest
+def _as_their_names_find_them(connection: BaseDatabaseWrapper, newest: list[Row]) -> list[Row]:
+    """Return the rows that hold the keys of these ones' names: what is sealed under any other could never be opened."""
+    names = [_name_elsewhere(row) for row in newest]
+    found = _select_named(connection, [name for name in names if name is not None])
+    return [
+        row if name is None else _require_found(connection, name, found)
+        for name, row in zip(names, newest, strict=True)
+    ]
+
+
+def _select_named(connection: BaseDatabaseWrapper, names: Sequence[KeyMeta]) -> dict[KeyMeta, Row]:
+    """Return the rows of those of these keys that there are: for each, the one that :func:`select_one` returns."""
+    if not names:
+        return {}
+    parameters = [part for name in names for part in _parameters(connection, name)]
+    rows = _select(connection, " OR ".join([IS_KEY] * len(names)), parameters)
+    in_place = {KeyMeta(row[0], row[2]): row for row in rows}
+    sure = {name for name, row in in_place.items() if created_of(row) in (None, name.created)}
+    return in_place | select_shifted(connection, [name for name in names if name not in sure])
+
+
+def _name_elsewhere(row: Row) -> KeyMeta | None:
+    """Return the name that a row's record has, if the row does not stand in its place."""
+    key_id, text, stored = row
     try:
         created = decode_key(text).created
     except InvalidRecordError:
-        return newest  # Whoever decodes it says why.
-    if created == stored:
-        return newest
-    found = select_one(connection, KeyMeta(key_id, created))
-    if found is None or created_of(found) != created:
+        return None  # Whoever decodes it says why.
+    return None if created == stored else KeyMeta(key_id, created)
+
+
+def _require_found(connection: BaseDatabaseWrapper, name: KeyMeta, found: Mapping[KeyMeta, Row]) -> Row:
+    row = found.get(name)
+    if row is None or created_of(row) != name.created:
+        created = datetime.fromtimestamp(name.created, UTC)
         raise InvalidRecordError(
-            f"key {printable(key_id)} (latest) in database {connection.alias!r}: its column 'created' is not the "
-            f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S} (UTC) that its record says, so that nothing "
-            "written under it could be read: correct the column"
+            f"key {printable(name.key_id)} (latest) in database {connection.alias!r}: its column 'created' is not the "
+            f"{created:%Y-%m-%d %H:%M:%S} (UTC) that its record says, so that nothing written under it could be read: "
+            "correct the column"
         )
-    return found
+    return row
 
 
 def _records(rows: Iterable[Row]) -> dict[KeyMeta, EnvelopeKeyRecord]:

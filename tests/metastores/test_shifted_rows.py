@@ -243,6 +243,13 @@ class TestRowsThatAnotherSessionPut:
         assert factory.get_session("a").decrypt(second) == b"second"
 
 
+def test_the_newest_of_many_partitions_cost_three_queries_though_another_session_put_all(table: str) -> None:
+    theirs = {f"_IK_{number}_s_p": put(table, NOON, 5.5, number, f"_IK_{number}_s_p") for number in range(40)}
+    with CaptureQueriesContext(connections[table]) as queries:
+        assert DatabaseMetastore(table).load_latest_many(list(theirs)) == theirs
+    assert len(queries) == 3
+
+
 @pytest.mark.parametrize("shifts", [(0, -2), (0, 5.5), (-2, 5.75), (-5, -2), (1, 14)])
 class TestTwoKeysOfOneName:
     """Sessions of two time zones have each made the same minute's key, in different places."""
