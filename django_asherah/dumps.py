@@ -14,7 +14,7 @@ from typing import Any
 
 from django_asherah import engine
 from django_asherah.envelope.aead import wipe
-from django_asherah.envelope.partition import kind_of
+from django_asherah.envelope.partition import is_storable, kind_of
 from django_asherah.envelope.records import MAX_KEY_ID_LENGTH, EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import AsherahError, InvalidRecordError, MetastoreError
 from django_asherah.metastores.database import DatabaseMetastore
@@ -58,8 +58,7 @@ def add_key(alias: str, key_id: str, document: Any) -> bool:
 
 
 def _require_id(key_id: str) -> None:
-    is_text = "\0" not in key_id and not any("\ud800" <= char <= "\udfff" for char in key_id)
-    if len(key_id) > MAX_KEY_ID_LENGTH or not is_text:
+    if len(key_id) > MAX_KEY_ID_LENGTH or not is_storable(key_id):
         shown = printable(key_id[:MAX_KEY_ID_LENGTH])
         raise InvalidRecordError(
             f"no key has the id {shown}, as it is too long or no text that databases can store. {_WAY_OUT}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connections, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from django_asherah.copying.old_column import NotAValueError, OldColumn
@@ -13,6 +13,7 @@ from django_asherah.copying.plausibility import Plausibility
 from django_asherah.copying.proof import require_canaries, require_sample
 from django_asherah.exceptions import AsherahError
 from django_asherah.fields import EncryptedFieldMixin, EncryptedQuerySet
+from django_asherah.lifecycle.columns import advanced
 from django_asherah.lifecycle.exact_session import exact_session
 
 
@@ -102,12 +103,7 @@ class ColumnCopy:
             ends: set[Any] = set()
             batch = self._copy_batch(rows[:size], left)
             while batch:
-                end = batch[-1]
-                if end in ends:
-                    raise OperationalError(
-                        f"{self._old.label}: pk={end} comes twice. Its collation is at odds with itself"
-                    )
-                ends.add(end)
+                end = advanced(ends, batch[-1], self._old.label)
                 batch = self._copy_batch(rows.filter(pk__gt=end)[:size], left)
         return left
 

@@ -68,6 +68,11 @@ def partition_of(key_id: str, system_id: str) -> str | None:
     return partition_id if is_one else None
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether databases can store a text: with neither NUL nor lone surrogates."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """One partition of one service and product: whose data it is, for example a tenant's.
@@ -108,7 +113,7 @@ def _check_partition_id(partition_id: str) -> None:
         raise EncryptionError(f"a partition must be a str, not {type(partition_id).__name__}")
     if not partition_id:
         raise EncryptionError("a partition must not be empty")
-    if "\0" in partition_id or any("\ud800" <= char <= "\udfff" for char in partition_id):
+    if not is_storable(partition_id):
         raise EncryptionError(
             f"a partition must not hold NUL or lone surrogates, as {_shown(partition_id)} does: "
             "no database can store them"

@@ -76,14 +76,14 @@ class Column:
         ends: set[Any] = set()
         while batch := self._read(self._range(after, until)[:size]):
             yield batch
-            after = self._advanced(ends, batch[-1].pk)
+            after = advanced(ends, batch[-1].pk, self.label)
 
     def keys(self, size: int, after: Any = None, until: Any = None) -> Iterator[list[Any]]:
         """Yield batches of the primary keys of :meth:`rows`."""
         ends: set[Any] = set()
         while batch := self._keys_of(self._range(after, until)[:size]):
             yield batch
-            after = self._advanced(ends, batch[-1])
+            after = advanced(ends, batch[-1], self.label)
 
     def last_key(self) -> Any:
         """Return the last primary key of :meth:`rows` as of now; None if there is none."""
@@ -173,16 +173,6 @@ class Column:
         keys = queryset.values_list("pk", flat=True)
         return insist(self.alias, lambda: list(keys.all()), f"{self.label}: a batch of primary keys")
 
-    def _advanced(self, ends: set[Any], end: Any) -> Any:
-        """Return the end of a batch, which none before it had."""
-        if end in ends:
-            raise OperationalError(
-                f"{self.label}: pk={end} comes twice. The connection's character set can't hold all primary keys, or "
-                "their collation is at odds with itself"
-            )
-        ends.add(end)
-        return end
-
     def _row(self, pk: Any, raw: Any, place: tuple[Any, ...]) -> Row:
         if not isinstance(raw, str | bytes):
             return Row(pk, "", place=place, fault=f"it is no text, but of type {type(raw).__name__}")
@@ -208,6 +198,21 @@ class Column:
         # No manager: one may hide rows, and hidden rows are encrypted too.
         queryset: Any = models.QuerySet(self.model, using=self.alias)
         return queryset.filter(**{f"{self.field.name}__isnull": False})
+
+
+def advanced(ends: set[Any], end: Any, label: str) -> Any:
+    """Return the end of a batch of a column's rows, and add it to the ends of those before, none of which it may be.
+
+    Raises:
+        OperationalError: it was one, so that there would be no last batch.
+    """
+    if end in ends:
+        raise OperationalError(
+            f"{label}: pk={end} comes twice. The connection's character set can't hold all primary keys, or their "
+            "collation is at odds with itself"
+        )
+    ends.add(end)
+    return end
 
 
 def _is_unreadable(error: Exception) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import DatabaseError, connections, models
 
+from django_asherah.envelope.parts import parts_by_length
 from django_asherah.fields.packets import find_excess
 from django_asherah.lifecycle.columns import Column
 from django_asherah.lifecycle.database_errors import NotKeptError, refusal_of
@@ -106,8 +107,8 @@ class PlainColumn:
     def _no_json(self, texts: dict[int, str]) -> dict[int, str]:
         ask = self._refused_by_jsonb if self._connection.vendor == "postgresql" else self._not_valid
         refused: dict[int, str] = {}
-        for part in _parts(texts):
-            refused |= ask(part)
+        for part in parts_by_length(texts.items(), _LENGTH_PER_QUESTION, lambda item: len(item[1])):
+            refused |= ask(dict(part))
         return refused
 
     def _not_valid(self, texts: dict[int, str]) -> dict[int, str]:
@@ -145,14 +146,3 @@ def _charsets(connection: Any, described: MySQLColumn | None, field: models.Fiel
     collation = getattr(field, "db_collation", None)
     found = {described.charset, charset_of(connection, collation) if collation else None}
     return sorted(each for each in found if each and each not in _HOLD_EVERYTHING)
-
-
-def _parts(texts: dict[int, str]) -> Iterator[dict[int, str]]:
-    part: dict[int, str] = {}
-    for place, text in texts.items():
-        if part and sum(map(len, part.values())) + len(text) > _LENGTH_PER_QUESTION:
-            yield part
-            part = {}
-        part[place] = text
-    if part:
-        yield part

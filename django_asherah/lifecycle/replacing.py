@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from django.db import DatabaseError, OperationalError, connections, transaction
 from msgspec import Struct, field
 
+from django_asherah.envelope.parts import parts_by_length
 from django_asherah.lifecycle.columns import Column
 from django_asherah.lifecycle.database_errors import lock_of, reason_of, refusal_of
 from django_asherah.lifecycle.giving_way import HeldError, insist
@@ -45,24 +46,14 @@ def replace_values(column: Column, swaps: list[Swap], note: Callable[[list[Swap]
         OperationalError: the database failed. Neither error shows a value, nor hangs on one that does.
     """
     outcome = Outcome()
-    waiting = [*_parts(swaps)][::-1]
+    waiting = [*parts_by_length(swaps, _MOST_CHARACTERS, _length)][::-1]
     while waiting:
         waiting += _replace(column, waiting.pop(), note, outcome)
     return outcome
 
 
-def _parts(swaps: list[Swap]) -> Iterator[list[Swap]]:
-    part: list[Swap] = []
-    length = 0
-    for swap in swaps:
-        own = len(swap.before) + len(swap.after)
-        if part and length + own > _MOST_CHARACTERS:
-            yield part
-            part, length = [], 0
-        part.append(swap)
-        length += own
-    if part:
-        yield part
+def _length(swap: Swap) -> int:
+    return len(swap.before) + len(swap.after)
 
 
 def _replace(
@@ -99,7 +90,8 @@ def _replace(
 def _in_one_transaction(column: Column, swaps: list[Swap], note: Callable[[list[Swap]], object] | None) -> list[Any]:
     with transaction.atomic(using=column.alias):
         lost = swap_values(connections[column.alias], column, swaps)
-        written = [swap for swap in swaps if swap.pk not in set(lost)]
+        gone = set(lost)
+        written = [swap for swap in swaps if swap.pk not in gone]
         if note and written:
             note(written)
     return lost

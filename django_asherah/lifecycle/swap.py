@@ -118,10 +118,11 @@ def _exact_on_mysql(connection: Any, column: Column) -> _Exact:
 
 def _require_kept(connection: Any, column: Column, swaps: list[Swap], lost: list[Any]) -> None:
     """Refuse what the database has changed: it pads and cuts, and has triggers and types of its own."""
-    if connection.vendor == "postgresql" and connection.in_atomic_block:
+    if connection.vendor == "postgresql":
         connection.check_constraints()  # It runs the triggers that would run when the transaction is committed.
     standing = {row.pk: row.raw for row in column.at([swap.pk for swap in swaps])}
-    if any(standing.get(swap.pk) != swap.after for swap in swaps if swap.pk not in set(lost)):
+    gone = set(lost)
+    if any(standing.get(swap.pk) != swap.after for swap in swaps if swap.pk not in gone):
         raise NotKeptError("the database stores another value in its place")
 
 
@@ -206,12 +207,17 @@ def _key_fields(column: Column) -> list[Any]:
 
 
 def _key_values(connection: Any, keys: list[Any], pk: Any) -> list[Any]:
-    values = pk if len(keys) > 1 else [pk]
-    return [field.get_db_prep_value(value, connection) for field, value in zip(keys, values, strict=True)]
+    return [field.get_db_prep_value(part, connection) for field, part in _key_parts(keys, pk)]
 
 
 def _json_key_values(connection: Any, keys: list[Any], pk: Any) -> list[Any]:
     """Return the key as PostgreSQL reads it from JSON: bytes are not in base64 there."""
-    parts, values = pk if len(keys) > 1 else [pk], _key_values(connection, keys, pk)
-    is_bytes = [isinstance(part, bytes | bytearray | memoryview) for part in parts]
-    return [_text(part) if each else value for part, value, each in zip(parts, values, is_bytes, strict=True)]
+    return [
+        _text(part) if isinstance(part, bytes | bytearray | memoryview) else field.get_db_prep_value(part, connection)
+        for field, part in _key_parts(keys, pk)
+    ]
+
+
+def _key_parts(keys: list[Any], pk: Any) -> list[tuple[Any, Any]]:
+    """Return the fields of the primary key, each with its part of ``pk``."""
+    return list(zip(keys, pk if len(keys) > 1 else [pk], strict=True))
