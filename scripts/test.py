@@ -34,7 +34,7 @@ KNOW_NO_DATABASE = (
     *("fields/test_template.py", DYNAMODB, "other_libraries/test_releases.py", "threats/test_page.py"),
     *(f"copying/test_{name}.py" for name in ("chances", "plausibility", "shapes")),
     *(f"files/test_{name}.py" for name in ("failed_saves", "s3", "s3_memory", "servers", "sizes")),
-    *(f"hostile/test_{name}.py" for name in ("corpus", "memory", "mutations")),
+    *(f"hostile/test_{name}.py" for name in ("corpus", "mutations")),
     *(f"leaks/test_{name}.py" for name in ("core_dumps", "engine", "kms", "native")),
     *(f"test_{name}.py" for name in ("benchmarks", "celery", "conf", "demo", "imports", "packaging", "providers")),
     *(f"test_{name}.py" for name in ("testing", "tutorial", "wheel")),
