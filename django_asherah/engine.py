@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -51,6 +54,9 @@ _running: _Running | None = None
 keys_alias: str | None = None
 """The database for which :func:`require_committed_key` never refuses: comparing costs less than calling it."""
 
+_own: ContextVar[_Running | None] = ContextVar("django_asherah.engine.own", default=None)
+"""What stands in for the running engine within :func:`own_keys`."""
+
 _session_type: type[Session] = Session
 _start_lock = ForkSafeLock()
 
@@ -65,7 +71,7 @@ def get_session(partition: str | None = None) -> Session:
         EncryptionError: the partition can't be part of a key id.
         PartitionMismatchError: a ``partition_guard`` is active that does not allow it.
     """
-    running = _running or _start()
+    running = _own.get() or _running or _start()
     if partition is None:
         partition = running.partition
     allowed = allowed_partitions.get()
@@ -83,7 +89,36 @@ def get_factory() -> SessionFactory:
     Raises:
         ImproperlyConfigured: the settings are wrong.
     """
-    return (_running or _start()).factory
+    return (_own.get() or _running or _start()).factory
+
+
+@contextmanager
+def own_keys() -> Iterator[SessionFactory]:
+    """Let everything in this block read and write with opened keys of its own, of which there are none yet.
+
+    Whoever looks, proves or rewrites must not rely on what this process has opened long ago; and what they load, and
+    what they fail to load, must not touch the keys by which the process serves its requests.
+
+    Raises:
+        ImproperlyConfigured: the settings are wrong.
+    """
+    running = _running or _start()
+    factory = running.factory.with_own_keys()
+    token = _own.set(replace(running, factory=factory, sessions=factory.sessions))
+    try:
+        yield factory
+    finally:
+        _own.reset(token)
+
+
+@contextmanager
+def key_rows_changing() -> Iterator[None]:
+    """Let this process, after the block, look at the row of each of its opened keys before it uses it again."""
+    try:
+        yield
+    finally:
+        if _running is not None:
+            _running.factory.require_checks()
 
 
 def get_keys_database() -> str | None:

@@ -113,6 +113,6 @@ def get_overview(request: HttpRequest) -> Overview:
     """
     holder = cast(Any, request)
     if not hasattr(holder, "asherah_overview"):
-        holder.asherah_overview = Overview(get_context(keep_keys=True))
+        holder.asherah_overview = Overview(get_context())
     overview: Overview = holder.asherah_overview
     return overview

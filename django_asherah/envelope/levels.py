@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from django_asherah.envelope.batches import BatchKeyRing
+from django_asherah.envelope.clocks import Moment
 from django_asherah.envelope.interfaces import KeyManagementService
-from django_asherah.envelope.keyring import Collaborators, Sealer
+from django_asherah.envelope.keyring import Sealer
 from django_asherah.envelope.keys import CryptoKey
+from django_asherah.envelope.loading import Collaborators
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
-from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, KeyNotFoundError
+from django_asherah.exceptions import (
+    AsherahError,
+    DecryptionError,
+    InvalidRecordError,
+    KeyNotFoundError,
+    KMSError,
+    MetastoreError,
+)
 
 
 class SystemKeys(BatchKeyRing):
@@ -64,6 +73,35 @@ class IntermediateKeys(BatchKeyRing):
         own = super().validity(key)
         parent = self._system_keys.validity(self._parent(key.record))
         return min(own[0], parent[0]), min(own[1], parent[1])
+
+    def _is_due(self, key: CryptoKey, now: Moment) -> bool:
+        """Tell the same as for any key, and whether the system key, once near its own end, has been followed."""
+        if super()._is_due(key, now):
+            return True
+        parent = self._parent(key.record).meta
+        if self._policy.expires_at(parent.created) - now.wall >= self._policy.renew_ahead:
+            return False
+        try:
+            return self._system_keys.current(self._system_key_id).meta.created > parent.created
+        except (KMSError, MetastoreError):
+            return False  # It has told of that itself.
+
+    def _may_go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> bool:
+        """Tell the same as for any key, and never if its system key is known to be revoked."""
+        parent = held.record.parent_key_meta
+        known = self._system_keys.cache.get(parent) if parent is not None else None
+        is_out = known is not None and (known.record.revoked or known.is_for_reading)
+        return not is_out and super()._may_go_on(held, now, cause)
+
+    def _grace_end(self, key: CryptoKey) -> float:
+        parent = key.record.parent_key_meta
+        own = super()._grace_end(key)
+        return own if parent is None else min(own, self._policy.expires_at(parent.created) + self._policy.grace)
+
+    def _is_revoked(self, held: CryptoKey) -> bool:
+        parent = held.record.parent_key_meta
+        record = self._metastore.load(parent) if parent is not None else None
+        return record is None or bool(record.revoked) or super()._is_revoked(held)
 
     def _parent(self, record: EnvelopeKeyRecord) -> CryptoKey:
         if record.parent_key_meta is None:

@@ -17,7 +17,7 @@ from django_asherah.metastores.key_table import KeyTable
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The engine, with no key cached, and its key table."""
+    """The engine with opened keys of its own, of which there are none yet, and its key table."""
 
     factory: SessionFactory
     table: KeyTable
@@ -51,21 +51,19 @@ class Context:
         return partition_of(key_id, self.factory.system_key_id)
 
 
-def get_context(*, keep_keys: bool = False, replaces_records: bool = False) -> Context:
+def get_context(*, replaces_records: bool = False) -> Context:
     """Return the context of the settings as they are now.
 
     Args:
-        keep_keys: leave the cached keys where they are. What reads or changes keys must not rely on them.
         replaces_records: whether key records are to be replaced, which not every metastore can.
 
     Raises:
         ImproperlyConfigured: the settings are wrong.
         MetastoreError: the metastore can't do what is needed.
     """
-    factory = engine.get_factory()
+    # What reads or changes keys must not rely on those that this process has opened, and must leave it these.
+    factory = engine.get_factory().with_own_keys()
     table = KeyTable(factory.metastore)
     if replaces_records:
         table.require_replace()
-    if not keep_keys:
-        factory.clear()
     return Context(factory, table)

@@ -79,7 +79,7 @@ def count_system_keys() -> int:
         ImproperlyConfigured: the settings are wrong.
         MetastoreError: the key table can't be read.
     """
-    return len(_system_keys(get_context(keep_keys=True), RewrapReport()))
+    return len(_system_keys(get_context(), RewrapReport()))
 
 
 def _system_keys(context: Context, report: RewrapReport) -> list[KeyMeta]:

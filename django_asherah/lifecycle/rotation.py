@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from django_asherah import audit, signals
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.batches import KEYS_AT_ONCE
 from django_asherah.envelope.one_by_one import many_at_once
 from django_asherah.envelope.partition import KeyKind, Partition
@@ -63,6 +63,7 @@ class _SystemKeys:
         return key.retired or self.newest is None or key.parent != self.newest
 
 
+@engine.key_rows_changing()
 def rotate(
     *,
     partitions: Iterable[str] | None = None,

@@ -133,6 +133,7 @@ class World:
             self.kms,
             self.policy,
             clock=self.clock,
+            timer=self.clock,
             on_event=self.events.append,
             **self.options,
         )

@@ -113,7 +113,9 @@ def test_a_listener_that_encrypts_does_not_wait_for_itself() -> None:
             other[0].get_session("audit").encrypt(b"a key was made")
 
     other.append(
-        SessionFactory("svc", "prod", world.metastore, world.kms, clock=world.clock, on_event=listen),
+        SessionFactory(
+            "svc", "prod", world.metastore, world.kms, clock=world.clock, timer=world.clock, on_event=listen
+        ),
     )
     assert other[0].get_session("p").encrypt(b"x")
     assert heard == [KeyMeta(SK_ID, START)]
