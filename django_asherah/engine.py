@@ -21,13 +21,15 @@ from django_asherah.envelope.interfaces import (
     CacheMissed,
     Event,
     KeyCreated,
+    KeyPassedOver,
     KMSCalled,
     Metastore,
     RegionFailed,
+    RenewalFailed,
     StaleKeyKept,
 )
 from django_asherah.envelope.keys import CryptoKey
-from django_asherah.envelope.policy import CryptoPolicy
+from django_asherah.envelope.policy import DAY, CryptoPolicy
 from django_asherah.envelope.session import Session, SessionFactory
 from django_asherah.exceptions import EncryptionError
 from django_asherah.guard import allowed_partitions, outside_guard
@@ -184,9 +186,12 @@ def _start() -> _Running:
 
 def _make_factory(settings: Settings) -> SessionFactory:
     events = EventQueue(_record)
+    life = settings.expire_key_after.total_seconds()
     policy = CryptoPolicy(
-        expire_after=settings.expire_key_after.total_seconds(),
+        expire_after=life,
         revoke_check_interval=settings.revoke_check_interval.total_seconds(),
+        renew_ahead=min(life / 10, 7 * DAY),
+        grace=min(life / 10, DAY),
     )
     return SessionFactory(
         settings.service,
@@ -214,6 +219,13 @@ def _record(event: Event) -> None:
         case StaleKeyKept(meta, cause):
             named = {"key_id": meta.key_id, "created": meta.created, "cause": cause}
             audit.record(signals.stale_key_kept, "stale_key_kept", level=logging.WARNING, **named)
+        case RenewalFailed(meta, until, cause):
+            named = {"key_id": meta.key_id, "created": meta.created, "until": int(until), "cause": cause}
+            audit.record(signals.renewal_failed, "renewal_failed", level=logging.WARNING, **named)
+        case KeyPassedOver(key_id, reason):
+            audit.record(
+                signals.key_passed_over, "key_passed_over", level=logging.WARNING, key_id=key_id, reason=reason
+            )
         case RegionFailed(region, master_key, operation, consequence, cause):
             named = {"region": region, "master_key": master_key, "operation": operation}
             named |= {"consequence": consequence, "cause": cause}
