@@ -54,7 +54,10 @@ class BatchKeyRing(KeyRing):
             elif not self._unavailable.has(meta, now):
                 wanted.append(meta)
         for part in parts_of(wanted, KEYS_AT_ONCE):
-            keys |= self._load_part(part)
+            try:
+                keys |= self._load_part(part)
+            except KMSError:  # Another thread has been loading one of them for too long.
+                self._note_unavailable(part, self._clocks.now())
         return keys
 
     def current_many(self, key_ids: Iterable[str]) -> dict[str, CryptoKey]:

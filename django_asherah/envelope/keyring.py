@@ -50,11 +50,17 @@ class KeyRing(KeyLoader):
         key = self.cache.current(key_id)
         if key is not None and key.takes_writes(self._timer()):
             return key
-        with self._notify.held(), self._loading(key_id):
-            key, now = self.cache.current(key_id), self._clocks.now()
-            if key is not None and key.takes_writes(now.timer):
-                return key
-            return self._renew(key_id, key, now)
+        with self._notify.held():
+            lock = self.cache.loading(key_id)
+            if not lock.acquire(timeout=self._loading_timeout):
+                return self._without_check(key_id)
+            try:
+                key, now = self.cache.current(key_id), self._clocks.now()
+                if key is not None and key.takes_writes(now.timer):
+                    return key
+                return self._renew(key_id, key, now)
+            finally:
+                lock.release()
 
     def rotate(self, key_id: str) -> CryptoKey:
         """Make a new key now, whatever the age of the latest, and let new writes use it.
@@ -100,6 +106,13 @@ class KeyRing(KeyLoader):
         """Find anew until when ``key`` takes new writes; tell whether it does now."""
         key.allow_writes(*self.validity(key), now)
         return key.is_valid(now.wall)
+
+    def _without_check(self, key_id: str) -> CryptoKey:
+        """Return the key that another thread has been checking for too long, if it is valid as far as is known."""
+        key = self.cache.current(key_id)
+        if key is not None and key.is_committed and key.is_valid(self._clocks.wall()):
+            return key
+        raise self._still_loading(key_id)
 
     def _renew(self, key_id: str, held: CryptoKey | None, now: Moment) -> CryptoKey:
         """Find or make the key for new writes; the caller holds the id's lock."""

@@ -27,6 +27,7 @@ from django_asherah.envelope.loading import LOADING_TIMEOUT, Collaborators
 from django_asherah.envelope.partition import Partition, system_key_id
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import (
+    MAX_CREATED,
     MAX_PAYLOAD_LENGTH,
     DataRowKey,
     DataRowRecord,
@@ -68,7 +69,9 @@ class Session:
         """
         if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
             raise _refuse(payload)
-        created = require_representable(self._clock())
+        now = self._clock()
+        if not 0 <= now <= MAX_CREATED:
+            now = require_representable(now)
         if key is None:
             key = self._newest.get(self._key_id)
             if key is None or not key.takes_writes(self._timer()):
@@ -77,7 +80,7 @@ class Session:
             raise self._mismatch(key.meta.key_id)
         key.recently_used = True
         sealed_key, sealed = key.cipher.seal_row(payload)
-        return write_json(DataRowRecord(DataRowKey(created, sealed_key, key.meta), sealed)).decode()
+        return write_json(DataRowRecord(DataRowKey(int(now), sealed_key, key.meta), sealed)).decode()
 
     def encrypt_compact(self, payload: bytes, key: CryptoKey | None = None) -> bytes:
         """Return ``payload`` as a record in the compact format, which only django-asherah reads.

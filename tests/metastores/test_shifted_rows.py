@@ -279,7 +279,8 @@ class TestTwoKeysOfOneName:
             put(table, NOON, hours, text=encode_key(made))
         DatabaseMetastore(table).store("_SK_s_p", system_key.record)
 
-        text = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock).get_session("a").encrypt(b"value")
+        writer = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock)
+        text = writer.get_session("a").encrypt(b"value")
 
         another = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock)
         assert another.get_session("a").decrypt(text) == b"value"
