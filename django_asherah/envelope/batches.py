@@ -5,7 +5,7 @@ What holds for one key in :mod:`django_asherah.envelope.keyring` holds for each 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from django_asherah.envelope.aead import KEY_LENGTH, wipe
@@ -93,6 +93,14 @@ class BatchKeyRing(KeyRing):
                 latest = self._newest.find_many(part, now.wall)
                 keys |= self._create_many({key_id: latest.get(key_id) for key_id in part}, now)
         return keys
+
+    def newest_records(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
+        """Return the newest record of each of these ids that new writes may go by, be it expired or revoked.
+
+        Raises:
+            MetastoreError: the metastore fails.
+        """
+        return self._newest.find_many(key_ids, self._clocks.wall())
 
     def clear(self) -> None:
         """Forget every opened key, and which could not be opened."""

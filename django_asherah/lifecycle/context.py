@@ -40,6 +40,10 @@ class Context:
         """Return the creation time (Unix seconds) of the oldest key that is not expired: all older ones are."""
         return ceil(self.factory.clock() - self.factory.policy.expire_after)
 
+    def is_from_future(self, created: int) -> bool:
+        """Tell whether a key was created by a clock that was ahead: it takes no new writes."""
+        return self.factory.policy.is_from_future(created, self.factory.clock())
+
     def partition_of(self, key_id: str, parent: KeyMeta | None) -> str | None:
         """Return the partition of one of our own intermediate keys, else None.
 

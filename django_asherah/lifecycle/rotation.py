@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from django_asherah import audit, engine, signals
 from django_asherah.envelope.batches import KEYS_AT_ONCE
-from django_asherah.envelope.one_by_one import many_at_once
 from django_asherah.envelope.partition import KeyKind, Partition
 from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import MAX_CREATED, KeyMeta
@@ -203,7 +202,8 @@ def _regions_left_out(context: Context, report: RotationReport) -> dict[str, str
 
 
 def _read_system_keys(context: Context) -> _SystemKeys:
-    keys = keys_of_id(context, context.factory.system_key_id)
+    found = keys_of_id(context, context.factory.system_key_id)
+    keys = [key for key in found if not context.is_from_future(key.meta.created)]
     retired = frozenset(key.meta for key in keys if key.state in _RETIRED)
     return _SystemKeys(keys[0].meta if keys else None, retired)
 
@@ -212,16 +212,17 @@ def _newest_in_use(context: Context) -> Iterator[_Newest]:
     """Yield the newest key of every id of ours."""
     last_id = ""
     for key in Listing(context):
-        if key.ours and key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != last_id:
+        if not key.ours or key.kind is not KeyKind.INTERMEDIATE or context.is_from_future(key.meta.created):
+            continue
+        if key.meta.key_id != last_id:
             last_id = key.meta.key_id
             yield _Newest(last_id, key.meta.created, key.parent, key.state in _RETIRED)
 
 
 def _newest_of(context: Context, key_ids: list[str]) -> Iterator[_Newest]:
     """Yield the newest key of each of these ids."""
-    metastore = many_at_once(context.factory.metastore)
     for part in parts_of(key_ids, KEYS_AT_ONCE):
-        found = metastore.load_latest_many(part)
+        found = context.factory.intermediate_keys.newest_records(part)
         for key_id in part:
             record = found.get(key_id)
             if record is None:
