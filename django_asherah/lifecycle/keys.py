@@ -69,7 +69,8 @@ class Listing:
 
     Attributes:
         other_rows: rows that are no keys, such as the Rust SDK's own.
-        unreadable: key ids of rows whose record can't be read, with the reason: the first thousand.
+        unreadable: key ids of rows whose record can't be read, or is not what the row is stored under, with the reason:
+            the first thousand.
     """
 
     context: Context
@@ -86,11 +87,13 @@ class Listing:
             if kind_of(row.key_id) is None:
                 self.other_rows += 1
                 continue
-            is_newest, newest = row.key_id != newest, row.key_id
             try:
-                yield key_info(self.context, row, is_newest=is_newest)
+                key = key_info(self.context, row, is_newest=row.key_id != newest)
             except InvalidRecordError as exc:
                 self.unreadable.add((row.key_id, str(exc)))
+                continue
+            newest = row.key_id
+            yield key
 
 
 def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
@@ -99,10 +102,10 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
     Args:
         context: the engine.
         row: the row.
-        is_newest: whether no other row of this id was created later.
+        is_newest: whether no other key of this id was created later.
 
     Raises:
-        InvalidRecordError: the record can't be read, or the row is no key.
+        InvalidRecordError: the record can't be read, or is not what the row is stored under, or the row is no key.
     """
     factory, record, kind = context.factory, row.record(), kind_of(row.key_id)
     if kind is None:
@@ -126,10 +129,10 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
 
 def keys_of_id(context: Context, key_id: str) -> list[KeyInfo]:
     """Return the readable keys of one id, the newest first."""
-    keys = []
-    for number, row in enumerate(context.table.versions(key_id)):
+    keys: list[KeyInfo] = []
+    for row in context.table.versions(key_id):
         with suppress(InvalidRecordError):
-            keys.append(key_info(context, row, is_newest=not number))
+            keys.append(key_info(context, row, is_newest=not keys))
     return keys
 
 

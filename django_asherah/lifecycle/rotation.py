@@ -11,7 +11,7 @@ from django_asherah.envelope.one_by_one import many_at_once
 from django_asherah.envelope.partition import KeyKind, Partition
 from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import MAX_CREATED, KeyMeta
-from django_asherah.exceptions import KMSError, MetastoreError
+from django_asherah.exceptions import InvalidRecordError, KMSError, MetastoreError
 from django_asherah.kms.regional import ask_regions, is_regional
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.first import FirstOf
@@ -220,7 +220,11 @@ def _newest_of(context: Context, key_ids: list[str]) -> Iterator[_Newest]:
     """Yield the newest key of each of these ids."""
     metastore = many_at_once(context.factory.metastore)
     for part in parts_of(key_ids, KEYS_AT_ONCE):
-        found = metastore.load_latest_many(part)
+        try:
+            found = metastore.load_latest_many(part)
+        except InvalidRecordError:  # Some id's newest row is no key, and may hide one.
+            yield from (_newest_sound(context, key_id) for key_id in part)
+            continue
         for key_id in part:
             record = found.get(key_id)
             if record is None:
@@ -228,6 +232,12 @@ def _newest_of(context: Context, key_ids: list[str]) -> Iterator[_Newest]:
             else:
                 retired = bool(record.revoked) or record.created < context.first_unexpired()
                 yield _Newest(key_id, record.created, record.parent_key_meta, retired)
+
+
+def _newest_sound(context: Context, key_id: str) -> _Newest:
+    for key in keys_of_id(context, key_id):
+        return _Newest(key_id, key.meta.created, key.parent, key.state in _RETIRED)
+    return _Newest(key_id)
 
 
 def _ids_of(context: Context, partitions: Iterable[str]) -> list[str]:
