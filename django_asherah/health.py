@@ -9,9 +9,14 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_asherah import engine
 from django_asherah.envelope.aead import wipe
+from django_asherah.envelope.records import EnvelopeKeyRecord
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import AsherahError
+from django_asherah.exceptions import AsherahError, InvalidRecordError
 from django_asherah.kms.regional import RegionalKMS, ask_regions, is_regional
+from django_asherah.metastores.key_table import ListsKeys
+
+MOST_WARNINGS = 10
+"""Rows that are named one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +27,14 @@ class Health:
         cached_keys: how many opened keys this process holds. While there are some, it works on without a KMS.
         failing_regions: maps each region that failed to the reason.
         problems: what keeps values from being encrypted or decrypted. A failing region is none while another answers.
+        warnings: what keeps nothing from working, but should not be there: rows of the system key's id that are no
+            keys. Only ``deep`` finds them.
     """
 
     cached_keys: int = 0
     failing_regions: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -38,18 +46,19 @@ def check(*, deep: bool = False) -> Health:
     """Report whether encryption works. Problems are returned, never raised.
 
     Args:
-        deep: read the newest system key from the metastore and unwrap it in each region alone. That takes one KMS call
-            per region, and as long as the timeouts where one is down. Otherwise nobody is asked: the answer is what
-            this process has met since it started, and takes microseconds.
+        deep: read the system keys from the metastore and unwrap the newest in each region alone. That takes one KMS
+            call per region, and as long as the timeouts where one is down. Otherwise nobody is asked: the answer is
+            what this process has met since it started, and takes microseconds.
     """
+    warnings: list[str] = []
     try:
         factory = engine.get_factory()
-        failing = _ask(factory) if deep else _remember(factory)
+        failing = _ask(factory, warnings) if deep else _remember(factory)
     except (ImproperlyConfigured, AsherahError) as exc:
-        return Health(problems=(f"{type(exc).__name__}: {exc}",))
+        return Health(problems=(f"{type(exc).__name__}: {exc}",), warnings=tuple(warnings))
     keys = len(factory.system_keys) + len(factory.intermediate_keys)
     problems = [] if keys and not deep else list(_no_region_left(factory, failing))
-    return Health(keys, failing, tuple(problems))
+    return Health(keys, failing, tuple(problems), tuple(warnings))
 
 
 def _no_region_left(factory: SessionFactory, failing: dict[str, str]) -> Iterator[str]:
@@ -65,14 +74,36 @@ def _remember(factory: SessionFactory) -> dict[str, str]:
     return dict.fromkeys(failing, "its last answer to this process was a failure")
 
 
-def _ask(factory: SessionFactory) -> dict[str, str]:
-    record = factory.metastore.load_latest(factory.system_key_id)
+def _ask(factory: SessionFactory, warnings: list[str]) -> dict[str, str]:
+    record = _newest_system_key(factory, warnings)
     kms = factory.kms
     if is_regional(kms):
         return _ask_regions(kms, record.key if record else None)
     if record is not None:
         wipe(kms.decrypt_key(record.key))
     return {}
+
+
+def _newest_system_key(factory: SessionFactory, warnings: list[str]) -> EnvelopeKeyRecord | None:
+    """Return the record of the newest system key, and add to ``warnings`` what is no key among the rows of its id."""
+    key_id, metastore = factory.system_key_id, factory.metastore
+    if not isinstance(metastore, ListsKeys):
+        return metastore.load_latest(key_id)
+    sound, unsound = list[EnvelopeKeyRecord](), list[str]()
+    for row in metastore.versions(key_id):
+        try:
+            record = row.record()
+            fault = factory.system_keys.find_fault(key_id, record, factory.clock())
+        except InvalidRecordError as exc:
+            fault = str(exc)
+        if fault:
+            unsound.append(f"a row of key {key_id} is no key to write under: {fault}")
+        else:
+            sound.append(record)
+    warnings += unsound[:MOST_WARNINGS]
+    if len(unsound) > MOST_WARNINGS:
+        warnings.append(f"{len(unsound) - MOST_WARNINGS} more rows of key {key_id} are none either")
+    return max(sound, key=lambda record: record.created, default=None)
 
 
 def _ask_regions(kms: RegionalKMS, wrapped: bytes | None) -> dict[str, str]:

@@ -9,9 +9,11 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import template_localtime  # type: ignore[attr-defined]
 
 from django_asherah.admin.rows import RowInfo
+from django_asherah.envelope.records import MAX_CREATED
 from django_asherah.lifecycle.regions import RegionCopy, RegionFit
 
 NONE = "—"
+DAY = 24 * 60 * 60
 _NOTES = {
     RegionFit.WRAPPED: "",
     RegionFit.MISSING: "missing",
@@ -46,6 +48,8 @@ def regions(info: RowInfo) -> SafeString | str:
 
 def moment(second: float) -> SafeString:
     """Return Unix seconds to the minute, in the current time zone: short, and in an order that sorts."""
+    if second > MAX_CREATED - DAY:  # The current time zone may be in the year 10000 already.
+        return format_html("<time>{}</time>", "end of 9999" if second <= MAX_CREATED else "after 9999")
     local = template_localtime(datetime.fromtimestamp(second, UTC))
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', local.isoformat(), f"{local:%A %c %Z}", f"{local:%Y-%m-%d %H:%M}"

@@ -38,7 +38,7 @@ class KeyRing(KeyLoader):
 
     def __init__(self, collaborators: Collaborators) -> None:
         super().__init__(collaborators)
-        self._newest = NewestRecords(collaborators.metastore, self._find_fault, collaborators.notify)
+        self._newest = NewestRecords(collaborators.metastore, self.find_fault, collaborators.notify)
 
     def current(self, key_id: str) -> CryptoKey:
         """Return the key that new writes use: the latest valid one, made now if there is none.
@@ -86,7 +86,7 @@ class KeyRing(KeyLoader):
     def _valid_until(self, record: EnvelopeKeyRecord) -> float:
         return 0.0 if record.revoked else self._policy.expires_at(record.created)
 
-    def _find_fault(self, key_id: str, record: EnvelopeKeyRecord, now: float) -> str:
+    def find_fault(self, key_id: str, record: EnvelopeKeyRecord, now: float) -> str:
         """Return why new writes must not go by a record at a moment (Unix seconds); ``""`` if they may."""
         if self._policy.is_from_future(record.created, now):
             return (

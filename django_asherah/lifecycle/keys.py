@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from django_asherah.envelope.partition import KeyKind, kind_of
+from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, printable
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.lifecycle.context import Context, get_context
@@ -19,7 +20,8 @@ from django_asherah.metastores.key_table import KeyRow
 class KeyState(StrEnum):
     """What a key is good for: of these, the last that is true of it.
 
-    Every key opens what was written under it, whatever its state. Superseded: there is a newer key of its id. Expired:
+    Every key opens what was written under it, whatever its state. Superseded: there is a newer key of its id, or it was
+    made by a clock that was ahead. Expired:
     it was created before :meth:`Context.first_unexpired`. Revoked: its record says so.
     """
 
@@ -58,9 +60,20 @@ class KeyInfo:
     age: float = 0.0
 
     @property
+    def is_from_future(self) -> bool:
+        """Whether it was created later than a healthy clock can say: it takes no new writes until that time comes."""
+        return self.age < -MAX_SKEW
+
+    @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with it, compared with the settings."""
-        return tuple(copy.problem for copy in self.copies if copy.problem)
+        """What is wrong with it, compared with the settings and with the clock."""
+        found = [copy.problem for copy in self.copies if copy.problem]
+        if self.is_from_future:
+            found.append(
+                f"created {-self.age:.0f} seconds ahead of this host's clock: it takes no new writes. If the clock of "
+                "the host that made it was wrong, run asherah_rotate, then asherah_reencrypt"
+            )
+        return tuple(found)
 
 
 @dataclass(slots=True)
@@ -69,7 +82,8 @@ class Listing:
 
     Attributes:
         other_rows: rows that are no keys, such as the Rust SDK's own.
-        unreadable: key ids of rows whose record can't be read, with the reason: the first thousand.
+        unreadable: key ids of rows whose record can't be read, or is not what the row is stored under, with the reason:
+            the first thousand.
     """
 
     context: Context
@@ -86,11 +100,14 @@ class Listing:
             if kind_of(row.key_id) is None:
                 self.other_rows += 1
                 continue
-            is_newest, newest = row.key_id != newest, row.key_id
             try:
-                yield key_info(self.context, row, is_newest=is_newest)
+                key = key_info(self.context, row, is_newest=row.key_id != newest)
             except InvalidRecordError as exc:
                 self.unreadable.add((row.key_id, str(exc)))
+                continue
+            if not key.is_from_future:
+                newest = row.key_id
+            yield key
 
 
 def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
@@ -99,12 +116,13 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
     Args:
         context: the engine.
         row: the row.
-        is_newest: whether no other row of this id was created later.
+        is_newest: whether no other key of this id was created later.
 
     Raises:
-        InvalidRecordError: the record can't be read, or the row is no key.
+        InvalidRecordError: the record can't be read, or is not what the row is stored under, or the row is no key.
     """
     factory, record, kind = context.factory, row.record(), kind_of(row.key_id)
+    is_current = is_newest and not context.is_from_future(record.created)
     if kind is None:
         raise InvalidRecordError(f"{printable(row.key_id)} is not the id of a key")
     partition = context.partition_of(row.key_id, record.parent_key_meta)
@@ -115,7 +133,7 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
         kind=kind,
         partition=partition,
         expires=factory.policy.expires_at(record.created),
-        state=_state(record, context.first_unexpired(), is_newest=is_newest),
+        state=_state(record, context.first_unexpired(), is_current=is_current),
         parent=record.parent_key_meta,
         regions=regions,
         copies=compare_regions(regions, context.regions if ours else None) if kind is KeyKind.SYSTEM else (),
@@ -126,10 +144,10 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
 
 def keys_of_id(context: Context, key_id: str) -> list[KeyInfo]:
     """Return the readable keys of one id, the newest first."""
-    keys = []
-    for number, row in enumerate(context.table.versions(key_id)):
+    keys: list[KeyInfo] = []
+    for row in context.table.versions(key_id):
         with suppress(InvalidRecordError):
-            keys.append(key_info(context, row, is_newest=not number))
+            keys.append(key_info(context, row, is_newest=all(key.is_from_future for key in keys)))
     return keys
 
 
@@ -143,9 +161,9 @@ def list_keys() -> Listing:
     return Listing(get_context())
 
 
-def _state(record: EnvelopeKeyRecord, first_unexpired: int, *, is_newest: bool) -> KeyState:
+def _state(record: EnvelopeKeyRecord, first_unexpired: int, *, is_current: bool) -> KeyState:
     if record.revoked:
         return KeyState.REVOKED
     if record.created < first_unexpired:
         return KeyState.EXPIRED
-    return KeyState.CURRENT if is_newest else KeyState.SUPERSEDED
+    return KeyState.CURRENT if is_current else KeyState.SUPERSEDED

@@ -45,7 +45,8 @@ class DatabaseMetastore(DatabaseRows):
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""
-        return self._record(self._read(partial(select_one, meta=meta)), str(meta))
+        record = self._record(self._read(partial(select_one, meta=meta)), str(meta))
+        return record if record is not None and record.created == meta.created else None
 
     def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         """Return the records of those of these keys that there are, with one query for each 400."""
@@ -55,11 +56,19 @@ class DatabaseMetastore(DatabaseRows):
         return found
 
     def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
-        """Return the record with the greatest creation time of this key id, or None."""
+        """Return the record with the greatest creation time of this key id, or None.
+
+        Raises:
+            InvalidRecordError: the newest row is no sound key. :meth:`versions` has the others.
+        """
         return self._record(self._read(partial(select_latest, key_id=key_id)), f"{key_id} (latest)")
 
     def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
-        """Return the record with the greatest creation time of each of these ids, with one query for each 400."""
+        """Return the record with the greatest creation time of each of these ids, with one query for each 400.
+
+        Raises:
+            InvalidRecordError: the newest row of one is no sound key. :meth:`versions` has the others.
+        """
         found: dict[str, EnvelopeKeyRecord] = {}
         for part in parts_of(key_ids, KEYS_PER_QUERY):
             for row in self._read(partial(select_latest_of_many, key_ids=part)):

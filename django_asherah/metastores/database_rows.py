@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from django.db import connections
@@ -11,12 +11,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
 from django_asherah.metastores.key_table import KeyRow
 from django_asherah.metastores.selects import select_one
-from django_asherah.metastores.shifts import Row, in_order
+from django_asherah.metastores.shifts import Row, created_of, fault_of, in_order, with_others_of_their_names
 from django_asherah.metastores.sql import (
     MAY_BE_KEY,
     child_pattern,
     created_range,
     failures_translated,
+    has_zones,
     in_utc,
     may_be_child,
     private_connection,
@@ -29,6 +30,20 @@ ROWS_PER_QUERY = 1000
 
 _AS_TEXT = {"mysql": "CAST(%s AS BINARY)", "sqlite": "CAST(%s AS blob)"}
 """A record's text as a parameter that :func:`record_text` is compared with, byte for byte."""
+
+
+_ANY_VALUE = "hex(created) || typeof(created)"
+_PLACES = {
+    "postgresql": ("encryption_key.created", "CAST(created AS text)"),
+    "mysql": ("encryption_key.created", "CAST(created AS CHAR)"),
+    "sqlite": (_ANY_VALUE, _ANY_VALUE),  # A column there holds anything, and what is no UTF-8 can't be read as text.
+}
+"""By what the rows of one id are put in order, and how that is read: drivers can't load all that a column holds."""
+
+_OTHER_IS_READ = (
+    "another row is of the same key id and creation time, and is the one that is read; so nothing written under this "
+    "one could be: remove one of the two"
+)
 
 
 class DatabaseRows:
@@ -48,7 +63,7 @@ class DatabaseRows:
     def versions(self, key_id: str) -> list[KeyRow]:
         """Return every row of one key id, the newest first."""
         rows = self._select("id, {record}, {stored}", "id = %s ORDER BY created DESC", [key_id])
-        return [KeyRow(key_id, text) for _, text, _ in in_order(cast("list[Row]", rows))]
+        return list(self._key_rows(cast("list[Row]", rows)))
 
     def count(self) -> int:
         """Return the number of rows."""
@@ -58,7 +73,9 @@ class DatabaseRows:
         """Return one key's row, or None."""
         with failures_translated(self.alias):
             row = select_one(connections[self.alias], meta)
-        return KeyRow(meta.key_id, row[1]) if row else None
+        if row is None or created_of(row) not in (None, meta.created):
+            return None
+        return KeyRow(meta.key_id, row[1], fault=self._fault_of(row))
 
     def replace(self, row: KeyRow, record: EnvelopeKeyRecord) -> bool:
         """Put ``record`` in the place of exactly the text of ``row``; False if something else stands there by now."""
@@ -70,22 +87,29 @@ class DatabaseRows:
                 return _swap(private, row, record)
 
     def _scan(self, condition: str, parameters: list[Any]) -> Iterator[KeyRow]:
-        rows = self._pages(condition, parameters)
-        return (KeyRow(key_id, text) for key_id, text, _ in in_order(rows))
+        return self._key_rows(self._pages(condition, parameters))
+
+    def _key_rows(self, rows: Iterable[Row]) -> Iterator[KeyRow]:
+        for row, has_other in with_others_of_their_names(in_order(rows)):
+            yield KeyRow(row[0], row[1], fault=self._fault_of(row) or (_OTHER_IS_READ if has_other else ""))
+
+    def _fault_of(self, row: Row) -> str:
+        return fault_of(row, has_zones=has_zones(connections[self.alias].vendor))
 
     def _pages(self, condition: str, parameters: list[Any]) -> Iterator[Row]:
         page = self._page(condition, parameters)
         while page:
             for key_id, text, stored, _ in page:
                 yield key_id, text, stored
-            key_id, _, _, created = page[-1]
-            after = f"{condition} AND (id > %s OR (id = %s AND created < %s))"
-            page = self._page(after, [*parameters, key_id, key_id, created])
+            key_id, _, _, last = page[-1]
+            place, _ = _PLACES[connections[self.alias].vendor]
+            after = f"{condition} AND (id > %s OR (id = %s AND {place} < %s))"
+            page = self._page(after, [*parameters, key_id, key_id, last])
 
     def _page(self, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
-        created = "created" if connections[self.alias].vendor == "mysql" else "CAST(created AS text)"
-        order = f"ORDER BY id, encryption_key.created DESC LIMIT {ROWS_PER_QUERY}"
-        return self._select(f"id, {{record}}, {{stored}}, {created}", f"{condition} {order}", parameters)
+        place, shown = _PLACES[connections[self.alias].vendor]
+        order = f"ORDER BY id, {place} DESC LIMIT {ROWS_PER_QUERY}"
+        return self._select(f"id, {{record}}, {{stored}}, {shown}", f"{condition} {order}", parameters)
 
     def _select(self, columns: str, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
         with failures_translated(self.alias):

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +18,10 @@ import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from django_asherah.botoclient import BotoClient
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.key_table import KeyRow
+from django_asherah.metastores.shifts import fault_between
 
 KEYS_PER_REQUEST = 100
 """Keys that one ``BatchGetItem`` may ask for."""
@@ -65,7 +67,7 @@ class DynamoDBMetastore:
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""
         item = self._item(meta)
-        return None if item is None else self._record(item, str(meta))
+        return None if item is None or _row(item).fault else self._record(item, str(meta))
 
     def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         """Return the records of those of these keys that there are, with one call for each 100."""
@@ -77,9 +79,13 @@ class DynamoDBMetastore:
         return found
 
     def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
-        """Return the record with the greatest creation time of this key id, or None."""
+        """Return the record with the greatest creation time of this key id, or None.
+
+        Raises:
+            InvalidRecordError: the newest row is no sound key. :meth:`versions` has the others.
+        """
         for item in self._query(key_id, Limit=1):
-            return self._record(item, f"{key_id} (latest)")
+            return self._record(item, f"{printable(key_id)} (latest)")
         return None
 
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
@@ -245,13 +251,21 @@ def _members(record: EnvelopeKeyRecord) -> dict[str, Any]:
     return members
 
 
-def _created(item: Any) -> float:
-    return float(item["Created"]["N"])
+def _created(item: Any) -> Decimal:
+    return Decimal(item["Created"]["N"])
 
 
 def _row(item: Any) -> KeyRow:
     stored = item.get("KeyRecord", {"NULL": True})
-    return KeyRow(item["Id"]["S"], msgspec.json.encode(_plain(stored)), stored)
+    text = msgspec.json.encode(_plain(stored))
+    return KeyRow(item["Id"]["S"], text, stored, _fault_of(text, item["Created"]["N"]))
+
+
+def _fault_of(text: bytes, created: str) -> str:
+    """Return why nothing may be written under a record which can be read, and stands under this ``Created``."""
+    with suppress(InvalidRecordError):
+        return fault_between(decode_key(text).created, Decimal(created))
+    return ""  # Whoever decodes it says why.
 
 
 def _plain(attribute: dict[str, Any]) -> Any:

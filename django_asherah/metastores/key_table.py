@@ -23,19 +23,25 @@ class KeyRow:
         key_id: its key id.
         text: its record's JSON.
         stored: what :meth:`ReplacesKeys.replace` compares, where that is not the text. Only its metastore looks at it.
+        fault: why nothing may be written under it though its record can be read: what the row is stored under is not
+            what its record says. Nothing if nothing is wrong.
     """
 
     key_id: str
     text: str | bytes
     stored: Any = None
+    fault: str = ""
 
     def record(self) -> EnvelopeKeyRecord:
         """Return the record.
 
         Raises:
-            InvalidRecordError: it can't be read.
+            InvalidRecordError: it can't be read, or has a fault.
         """
-        return decode_key(self.text)
+        record = decode_key(self.text)
+        if self.fault:
+            raise InvalidRecordError(self.fault)
+        return record
 
 
 @runtime_checkable

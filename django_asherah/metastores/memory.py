@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from django_asherah.envelope.forksafe import ForkSafeLock
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key, printable
+from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.key_table import KeyRow
+from django_asherah.metastores.shifts import fault_between
 
 
 class MemoryMetastore:
@@ -22,13 +24,14 @@ class MemoryMetastore:
 
     def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         """Return the records of those of these keys that there are."""
-        return {meta: record for meta in metas if (record := self.records.get(meta))}
+        found = {meta: record for meta in metas if (record := self.records.get(meta))}
+        return {meta: record for meta, record in found.items() if record.created == meta.created}
 
     def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
         """Return the record with the greatest creation time of this key id, or None."""
         with self._lock:
             metas = [meta for meta in self.records if meta.key_id == key_id]
-        return self.records[max(metas, key=lambda meta: meta.created)] if metas else None
+        return self._sound(max(metas, key=lambda meta: meta.created)) if metas else None
 
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Insert ``record`` if its (key id, creation time) is free."""
@@ -38,13 +41,13 @@ class MemoryMetastore:
 
     def load_latest_many(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
         """Return the record with the greatest creation time of each of these key ids that has any."""
-        wanted, found = set(key_ids), dict[str, EnvelopeKeyRecord]()
+        wanted, newest = set(key_ids), dict[str, KeyMeta]()
         with self._lock:
-            for meta, record in self.records.items():
+            for meta in self.records:
                 key_id = meta.key_id
-                if key_id in wanted and (key_id not in found or found[key_id].created < meta.created):
-                    found[key_id] = record
-        return found
+                if key_id in wanted and (key_id not in newest or newest[key_id].created < meta.created):
+                    newest[key_id] = meta
+        return {key_id: self._sound(meta) for key_id, meta in newest.items()}
 
     def store_many(self, records: Mapping[KeyMeta, EnvelopeKeyRecord]) -> set[KeyMeta]:
         """Insert those of these records whose (key id, creation time) is free; return which those were."""
@@ -61,7 +64,10 @@ class MemoryMetastore:
         """Yield every row: by id, each id's newest first."""
         with self._lock:
             records = sorted(self.records.items(), key=lambda item: (item[0].key_id, -item[0].created))
-        return (KeyRow(meta.key_id, encode_key(record)) for meta, record in records)
+        return (
+            KeyRow(meta.key_id, encode_key(record), fault=fault_between(record.created, meta.created))
+            for meta, record in records
+        )
 
     def versions(self, key_id: str) -> list[KeyRow]:
         """Return every row of one key id, the newest first."""
@@ -75,3 +81,9 @@ class MemoryMetastore:
                 return False
             self.records[meta] = record
             return True
+
+    def _sound(self, meta: KeyMeta) -> EnvelopeKeyRecord:
+        record = self.records[meta]
+        if fault := fault_between(record.created, meta.created):
+            raise InvalidRecordError(f"key {printable(meta.key_id)} (latest) in memory: {fault}")
+        return record

@@ -7,32 +7,32 @@ where sessions of other time zones have put theirs (:mod:`~django_asherah.metast
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import InvalidRecordError
-from django_asherah.metastores.shifts import Row, created_of, newest_of, pick
+from django_asherah.metastores.shifts import Row, created_of, fault_of, newest_of, pick
 from django_asherah.metastores.sql import (
     IS_KEY,
     MAY_BE_KEY,
-    before_latest,
     created_literal,
     created_range,
+    has_zones,
     in_utc,
     record_text,
+    shifted_latest,
     stored_created,
 )
 
 WHERE = "SELECT id, {record}, {created} FROM encryption_key WHERE {conditions}"
-LATEST = "id = %s AND created >= (SELECT MAX(created) FROM encryption_key WHERE id = %s){before} ORDER BY created DESC"
+LATEST = "id = %s AND created >= (SELECT {latest} FROM encryption_key AS same WHERE id = %s) ORDER BY created DESC"
 LATEST_OF_MANY = (
-    "id IN ({ids}) AND created >= (SELECT MAX(same.created) FROM encryption_key AS same "
-    "WHERE same.id = encryption_key.id){before} ORDER BY id, created DESC"
+    "id IN ({ids}) AND created >= (SELECT {latest} FROM encryption_key AS same "
+    "WHERE same.id = encryption_key.id) ORDER BY id, created DESC"
 )
 
 KEYS_PER_SEARCH = 300
@@ -40,9 +40,9 @@ KEYS_PER_SEARCH = 300
 
 
 def select_one(connection: BaseDatabaseWrapper, meta: KeyMeta) -> Row | None:
-    """Return the row of one key, or None."""
+    """Return the row of one key; what stands in its place if there is none, or None."""
     row = next(iter(_select(connection, IS_KEY, _parameters(connection, meta))), None)
-    if row is not None and created_of(row) in (None, meta.created):
+    if row is not None and created_of(row) == meta.created:
         return row
     return select_shifted(connection, [meta]).get(meta, row)
 
@@ -51,7 +51,7 @@ def select_latest(connection: BaseDatabaseWrapper, key_id: str) -> Row | None:
     """Return the row of the newest key of one id, or None.
 
     Raises:
-        InvalidRecordError: its record's name does not find it.
+        InvalidRecordError: the newest row is no sound key.
     """
     newest = newest_of(_select(connection, LATEST, [key_id, key_id]))
     return _as_their_names_find_them(connection, [newest])[0] if newest else None
@@ -61,7 +61,7 @@ def select_latest_of_many(connection: BaseDatabaseWrapper, key_ids: Sequence[str
     """Return the row of the newest key of each of these ids that has any.
 
     Raises:
-        InvalidRecordError: a record's name does not find it.
+        InvalidRecordError: the newest row of one is no sound key.
     """
     rows = defaultdict(list)
     for row in _select(connection, LATEST_OF_MANY, list(key_ids), ids=", ".join(["%s"] * len(key_ids))):
@@ -73,7 +73,8 @@ def select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> di
     """Return the readable records of those of these keys that there are."""
     parameters = [part for meta in metas for part in _parameters(connection, meta)]
     # No row values: MariaDB would not look them up by the primary key.
-    found = _records(_select(connection, " OR ".join([IS_KEY] * len(metas)), parameters))
+    rows = _select(connection, " OR ".join([IS_KEY] * len(metas)), parameters)
+    found = _records(row for row in rows if created_of(row) == row[2])
     missing = [meta for meta in metas if meta not in found]
     return found | _records(select_shifted(connection, missing).values())
 
@@ -81,7 +82,7 @@ def select_many(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> di
 def select_shifted(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) -> dict[KeyMeta, Row]:
     """Return the rows of those of these keys that stand in or beside their places, with one query for each 300."""
     found: dict[KeyMeta, Row] = {}
-    if connection.vendor == "sqlite":  # Its sessions have no time zones.
+    if not has_zones(connection.vendor):
         return found
     for part in parts_of(metas, KEYS_PER_SEARCH):
         parameters = [text for meta in part for text in (meta.key_id, *created_range(connection, meta.created))]
@@ -91,10 +92,13 @@ def select_shifted(connection: BaseDatabaseWrapper, metas: Sequence[KeyMeta]) ->
 
 def _as_their_names_find_them(connection: BaseDatabaseWrapper, newest: list[Row]) -> list[Row]:
     """Return the rows that hold the keys of these ones' names: what is sealed under any other could never be opened."""
+    for row in newest:
+        if fault := fault_of(row, has_zones=has_zones(connection.vendor)):
+            raise InvalidRecordError(f"key {printable(row[0])} (latest) in database {connection.alias!r}: {fault}")
     names = [_name_elsewhere(row) for row in newest]
     found = _select_named(connection, [name for name in names if name is not None])
     return [
-        row if name is None else _require_found(connection, name, found)
+        row if name is None else found.get(name, row)  # That is itself, or another of its name.
         for name, row in zip(names, newest, strict=True)
     ]
 
@@ -105,9 +109,8 @@ def _select_named(connection: BaseDatabaseWrapper, names: Sequence[KeyMeta]) -> 
         return {}
     parameters = [part for name in names for part in _parameters(connection, name)]
     rows = _select(connection, " OR ".join([IS_KEY] * len(names)), parameters)
-    in_place = {KeyMeta(row[0], row[2]): row for row in rows}
-    sure = {name for name, row in in_place.items() if created_of(row) in (None, name.created)}
-    return in_place | select_shifted(connection, [name for name in names if name not in sure])
+    in_place = {KeyMeta(row[0], row[2]): row for row in rows if created_of(row) == row[2]}
+    return in_place | select_shifted(connection, [name for name in names if name not in in_place])
 
 
 def _name_elsewhere(row: Row) -> KeyMeta | None:
@@ -118,18 +121,6 @@ def _name_elsewhere(row: Row) -> KeyMeta | None:
     except InvalidRecordError:
         return None  # Whoever decodes it says why.
     return None if created == stored else KeyMeta(key_id, created)
-
-
-def _require_found(connection: BaseDatabaseWrapper, name: KeyMeta, found: Mapping[KeyMeta, Row]) -> Row:
-    row = found.get(name)
-    if row is None or created_of(row) != name.created:
-        created = datetime.fromtimestamp(name.created, UTC)
-        raise InvalidRecordError(
-            f"key {printable(name.key_id)} (latest) in database {connection.alias!r}: its column 'created' is not the "
-            f"{created:%Y-%m-%d %H:%M:%S} (UTC) that its record says, so that nothing written under it could be read: "
-            "correct the column"
-        )
-    return row
 
 
 def _records(rows: Iterable[Row]) -> dict[KeyMeta, EnvelopeKeyRecord]:
@@ -147,7 +138,7 @@ def _parameters(connection: BaseDatabaseWrapper, meta: KeyMeta) -> list[str]:
 
 def _select(connection: BaseDatabaseWrapper, conditions: str, parameters: list[str], **parts: str) -> list[Row]:
     vendor = connection.vendor
-    conditions = conditions.format(before=before_latest(vendor), **parts)
+    conditions = conditions.format(latest=shifted_latest(vendor, "same.created"), **parts)
     statement = WHERE.format(record=record_text(vendor), created=stored_created(vendor), conditions=conditions)
     with connection.cursor() as cursor:
         cursor.execute(in_utc(connection, statement), parameters)

@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import MetastoreError
-from django_asherah.metastores.shifts import shifted_range
+from django_asherah.metastores.shifts import NO_TIME, shifted_range
 
 IS_KEY = "(id = %s AND created = %s)"
 MAY_BE_KEY = "(id = %s AND created BETWEEN %s AND %s)"
@@ -37,13 +37,16 @@ _RECORD_TEXT = {
 }
 
 _STORED_CREATED = {
-    "postgresql": "CAST(EXTRACT(epoch FROM created) AS bigint)",
+    "postgresql": f"CASE WHEN isfinite(created) THEN CAST(EXTRACT(epoch FROM created) AS bigint) ELSE {NO_TIME} END",
     "sqlite": "CASE created WHEN strftime('%%Y-%%m-%%d %%H:%%M:%%S', created) THEN "
-    "CAST(strftime('%%s', created) AS integer) ELSE -1 END",
-    "mysql": "TIMESTAMPDIFF(SECOND, '1970-01-01', created)",
+    f"CAST(strftime('%%s', created) AS integer) ELSE {NO_TIME} END",
+    "mysql": f"COALESCE(TIMESTAMPDIFF(SECOND, '1970-01-01', created), {NO_TIME})",
 }
-# SQLite's sessions have no time zones.
-_BEFORE_LATEST = {"postgresql": " - INTERVAL '26 hours'", "mysql": " - INTERVAL 26 HOUR"}
+# SQLite's sessions have no time zones. Elsewhere, 26 hours before the first time that there is are an error or NULL.
+_SHIFTED_LATEST = {
+    "postgresql": "GREATEST(MAX({created}), '0001-01-02') - INTERVAL '26 hours'",
+    "mysql": "COALESCE(MAX({created}) - INTERVAL 26 HOUR, MAX({created}))",
+}
 
 
 def record_text(vendor: str) -> str:
@@ -87,14 +90,20 @@ def keys_in_utc(connection: BaseDatabaseWrapper) -> Iterator[None]:
 def stored_created(vendor: str) -> str:
     """Return the SQL for the column ``created`` as UTC in Unix seconds; on MySQL, within :func:`in_utc`.
 
-    On SQLite, -1 for what is written in another form than :func:`created_literal`, which does not find it.
+    :data:`NO_TIME` for what is no time, and on SQLite for what is written in another form than :func:`created_literal`,
+    which does not find it.
     """
     return _STORED_CREATED[vendor]
 
 
-def before_latest(vendor: str) -> str:
-    """Return the SQL that takes from the last row's ``created`` what a newer key's may be earlier (``MAX_SHIFT``)."""
-    return _BEFORE_LATEST.get(vendor, "")
+def shifted_latest(vendor: str, created: str) -> str:
+    """Return the SQL for the last of ``created`` less what a newer key's may be earlier (``MAX_SHIFT``)."""
+    return _SHIFTED_LATEST.get(vendor, "MAX({created})").format(created=created)
+
+
+def has_zones(vendor: str) -> bool:
+    """Tell whether sessions have time zones."""
+    return vendor != "sqlite"
 
 
 def may_be_child(vendor: str) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from django_asherah import engine, lifecycle
+from django_asherah import engine, health, lifecycle
 from django_asherah.envelope.policy import DAY
 from django_asherah.envelope.records import KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
+from django_asherah.lifecycle.keys import KeyState, list_keys
 from tests.databases import as_asherah
 from tests.lifecycle.conftest import Run
 
@@ -65,3 +66,22 @@ def test_partitions_that_are_named_are_rotated_too(future: str) -> None:
     used_key()
     lifecycle.rotate(partitions=["default"])
     assert used_key().created < time.time() + 120
+
+
+def test_status_and_verify_report_them_and_health_warns(future: str, run: Run) -> None:
+    used_key()
+    for command in ("asherah_status", "asherah_verify"):
+        document = run(command)
+        assert document["code"] == 1
+        assert {problem["at"].partition(" ")[0] for problem in document["problems"]} == {SK_ID, IK_ID}
+        assert all("ahead of this host's clock" in problem["reason"] for problem in document["problems"])
+    states = {(key.meta.key_id, key.is_from_future): key.state for key in list_keys()}
+    assert states == {
+        (SK_ID, True): KeyState.SUPERSEDED,
+        (SK_ID, False): KeyState.CURRENT,
+        (IK_ID, True): KeyState.SUPERSEDED,
+        (IK_ID, False): KeyState.CURRENT,
+    }
+    found = health.check(deep=True)
+    assert found.ok
+    assert [SK_ID in warning and "ahead of this host's clock" in warning for warning in found.warnings] == [True]

@@ -71,7 +71,11 @@ def test_of_very_many_problems_the_first_hundred_are_listed_and_all_are_counted(
     engine.get_session().encrypt(b"")
     row = EncryptionKey.objects.get(key_id=SK_ID)
     EncryptionKey.objects.bulk_create(
-        EncryptionKey(key_id=SK_ID, created=row.created - timedelta(minutes=number), key_record=row.key_record)
+        EncryptionKey(
+            key_id=SK_ID,
+            created=row.created - timedelta(minutes=number),
+            key_record={**row.key_record, "Created": row.key_record["Created"] - 60 * number},
+        )
         for number in range(1, 103)
     )
     regional()

@@ -508,3 +508,101 @@ class TestKeyTable:
             ):
                 with pytest.raises(MetastoreError, match="the DynamoDB table '"):
                     work()
+
+
+N = {"N": "1795478400"}
+KEY = {"S": "A" * 80}
+
+
+class TestItemsThatAreNoSoundKeys:
+    """One stands beside two sound keys of its id, and one of another."""
+
+    @pytest.fixture
+    def stored(self, metastore: DynamoDBMetastore) -> dict[KeyMeta, EnvelopeKeyRecord]:
+        keys = {KeyMeta("_IK_a_s_p", created): record(created, 1, "_SK_s_p") for created in (1_795_478_400, 60)}
+        keys[KeyMeta("_IK_b_s_p", 60)] = record(60, 2, "_SK_s_p")
+        assert metastore.store_many(keys) == set(keys)
+        return keys
+
+    @pytest.mark.parametrize(
+        ("created", "key_record", "problem"),
+        [
+            (
+                "1798761600",
+                {"M": {"Created": {"N": "1798761523"}, "Key": KEY}},
+                "it is stored as created 1798761600, but",
+            ),
+            (
+                "1E+30",
+                {"M": {"Created": N, "Key": KEY}},
+                r"it is stored as created 1(E\+30|0{30}), but its record says",
+            ),
+            ("1795478400.5", {"M": {"Created": N, "Key": KEY}}, "it is stored as created 1795478400.5, but its record"),
+            ("1795478401", {"M": {"Created": {"S": "1795478401"}, "Key": KEY}}, "not an envelope key record"),
+            ("1795478401", {"M": {"Key": KEY}}, "not an envelope key record"),
+            ("1795478401", {"M": {"Created": {"N": "1795478401.5"}, "Key": KEY}}, "not an envelope key record"),
+            ("1795478401", {"M": {"Created": {"N": "1E+30"}, "Key": KEY}}, "not an envelope key record"),
+            ("1795478401", {"M": {}}, "not an envelope key record"),
+            ("1795478401", {"S": "text"}, "not an envelope key record"),
+            ("1795478401", {"L": [N]}, "not an envelope key record"),
+            ("1795478401", {"B": b"bytes"}, "not an envelope key record"),
+            ("1795478401", {"NULL": True}, "not an envelope key record"),
+            ("1795478401", None, "not an envelope key record"),
+        ],
+    )
+    def test_hide_no_good_key_as_the_newest(
+        self,
+        metastore: DynamoDBMetastore,
+        client: Any,
+        stored: dict[KeyMeta, EnvelopeKeyRecord],
+        created: str,
+        key_record: Any,
+        problem: str,
+    ) -> None:
+        put(client, created, key_record)
+
+        for look in (metastore.load_latest, lambda key_id: metastore.load_latest_many([key_id, "_IK_b_s_p"])):
+            said = rf"key _IK_a_s_p \(latest\) in DynamoDB table '\w+': {problem}"
+            with pytest.raises(InvalidRecordError, match=said):
+                look("_IK_a_s_p")
+        first, *others = metastore.versions("_IK_a_s_p")
+        with pytest.raises(InvalidRecordError, match=problem):
+            first.record()
+        check_sound(metastore, stored, others)
+
+    @pytest.mark.parametrize("created", ["-1795478400", "-1", "0.5", "1E-130", "-1E+30"])
+    def test_hide_no_good_key_as_the_last(
+        self, metastore: DynamoDBMetastore, client: Any, stored: dict[KeyMeta, EnvelopeKeyRecord], created: str
+    ) -> None:
+        put(client, created, {"M": {"Created": N, "Key": KEY}})
+
+        assert metastore.load_latest("_IK_a_s_p") == stored[KeyMeta("_IK_a_s_p", 1_795_478_400)]
+        *others, last = metastore.versions("_IK_a_s_p")
+        assert last.fault.startswith("it is stored as created ")
+        check_sound(metastore, stored, others)
+
+    def test_are_found_by_neither_of_their_times(self, metastore: DynamoDBMetastore, client: Any) -> None:
+        put(client, "1798761600", {"M": {"Created": {"N": "1798761523"}, "Key": KEY}})
+        metas = [KeyMeta("_IK_a_s_p", created) for created in (1_798_761_600, 1_798_761_523)]
+
+        assert [metastore.load(meta) for meta in metas] == [None, None]
+        assert metastore.load_many(metas) == {}
+        row = metastore.read(metas[0])
+        assert row is not None
+        with pytest.raises(InvalidRecordError, match="its record says 1798761523"):
+            row.record()
+
+
+def put(client: Any, created: str, key_record: Any) -> None:
+    """Put an item of one id, with this ``Created`` and this ``KeyRecord``."""
+    item = {"Id": {"S": "_IK_a_s_p"}, "Created": {"N": created}, "KeyRecord": key_record}
+    client.put_item(TableName="EncryptionKey", Item={name: value for name, value in item.items() if value is not None})
+
+
+def check_sound(metastore: DynamoDBMetastore, stored: dict[KeyMeta, EnvelopeKeyRecord], others: list[KeyRow]) -> None:
+    """Check that nothing but one unsound row of the first id is in the way of what is stored."""
+    assert [row.record() for row in others] == [each for meta, each in stored.items() if meta.key_id == "_IK_a_s_p"]
+    assert metastore.load_many(list(stored)) == stored
+    assert [metastore.load(meta) for meta in stored] == list(stored.values())
+    assert metastore.count() == len(list(metastore.scan())) == len(stored) + 1
+    assert len(list(metastore.children(KeyMeta("_SK_s_p", 60)))) == 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.database_rows import ROWS_PER_QUERY
+from django_asherah.metastores.key_table import KeyRow
 from django_asherah.metastores.memory import MemoryMetastore
 from django_asherah.metastores.sql import created_value, keys_in_utc
 from django_asherah.models import EncryptionKey
@@ -92,6 +93,15 @@ def put(alias: str, created: int, hours: float, fill: int = 0, key_id: str = ID,
         statement = prefix + statement
     execute(alias, statement, [key_id, created + round(hours * 3600), text or encode_key(theirs)])
     return theirs
+
+
+def sound(rows: Iterable[KeyRow]) -> list[EnvelopeKeyRecord]:
+    """Return the records of those rows that are sound keys."""
+    found = []
+    for row in rows:
+        with suppress(InvalidRecordError):
+            found.append(row.record())
+    return found
 
 
 def clock_at(now: float) -> FakeClock:
@@ -268,6 +278,7 @@ class TestTwoKeysOfOneName:
         row = metastore.read(meta)
         assert row is not None
         assert row.record() == found
+        assert sound(metastore.versions(ID)) == sound(metastore.scan()) == [found]
 
     def test_what_is_written_is_read_by_another_process(self, table: str, shifts: tuple[float, float]) -> None:
         clock, kms = clock_at(NOON), CountingKMS(Counter())
@@ -305,25 +316,28 @@ class TestRowsThatNoSessionPut:
         metastore = DatabaseMetastore(table)
 
         for look in (lambda: metastore.load_latest(ID), lambda: metastore.load_latest_many([ID])):
-            said = (
-                rf"key {ID} \(latest\) in database 'utc': its column 'created' is not the 2026-08-26 12:00:00 \(UTC\)"
-            )
+            said = rf"key {ID} \(latest\) in database 'utc': it is stored as .* \(2026-08-26 12:00:00 UTC\)"
             with pytest.raises(InvalidRecordError, match=said):
                 look()
 
-    def test_are_such_keys_if_their_names_find_them_elsewhere(self, table: str) -> None:
-        put(table, NOON, 0)
-        older = put(table, NOON - 90 * DAY, 0, 9)
+    def test_are_none_even_if_their_names_find_an_older_key(self, table: str) -> None:
+        """It would take the place of the newest for good: each process would make a key of its own."""
+        newest, older = put(table, NOON, 0), put(table, NOON - 90 * DAY, 0, 9)
         put(table, NOON - 90 * DAY, 90 * 24 + 1, 9)
 
-        assert DatabaseMetastore(table).load_latest(ID) == older
-        assert DatabaseMetastore(table).load_latest_many([ID]) == {ID: older}
+        with pytest.raises(InvalidRecordError, match="2026-08-26 12:00:00"):
+            DatabaseMetastore(table).load_latest(ID)
+        assert sound(DatabaseMetastore(table).versions(ID)) == [newest, older]
 
-    def test_are_the_answer_in_the_place_that_they_take(self, table: str) -> None:
-        put(table, NOON, -2, 1)
-        planted = put(table, NOON - 60, 60 / 3600, 9)
+    def test_hide_no_key_whose_place_they_take(self, table: str) -> None:
+        good = put(table, NOON, -2, 1)
+        put(table, NOON - 60, 60 / 3600, 9)
+        metastore = DatabaseMetastore(table)
 
-        assert DatabaseMetastore(table).load(KeyMeta(ID, NOON)) == planted
+        assert metastore.load(KeyMeta(ID, NOON)) == good
+        assert metastore.load_many([KeyMeta(ID, NOON)]) == {KeyMeta(ID, NOON): good}
+        assert sound(metastore.versions(ID)) == [good]
+        assert metastore.store(ID, record(NOON, 2)) is False
 
 
 @mysql_only

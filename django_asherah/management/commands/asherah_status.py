@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from django_asherah.envelope.partition import KeyKind
-from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.records import MAX_CREATED, KeyMeta
 from django_asherah.lifecycle import KeyInfo, KeyState, Listing, list_keys
 from django_asherah.management.base import AsherahCommand, Outcome, positive, table
 
@@ -51,7 +51,7 @@ class Command(AsherahCommand):
         for key_id, reason in listing.unreadable:
             outcome.problem(key_id, reason)
         if listing.unreadable.unlisted:
-            outcome.problem("keys", f"{listing.unreadable.unlisted} more records can't be read")
+            outcome.problem("keys", f"{listing.unreadable.unlisted} more rows are no keys")
         for name, value in outcome.summary.items():
             outcome.say(f"{name.replace('_', ' ')}: {_text(value)}")
         outcome.say()
@@ -149,6 +149,8 @@ def _row(key: KeyInfo) -> list[str]:
 
 
 def _moment(second: float) -> str:
+    if second > MAX_CREATED:
+        return "after the year 9999"
     return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S}"
 
 
