@@ -22,7 +22,7 @@ from django_asherah.envelope.interfaces import (
 from django_asherah.envelope.keyring import Collaborators
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.levels import IntermediateKeys, SystemKeys
-from django_asherah.envelope.partition import Partition, system_key_id
+from django_asherah.envelope.partition import Partition, readable_system_ids
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import (
     MAX_PAYLOAD_LENGTH,
@@ -43,11 +43,12 @@ _NOT_LOADED: Mapping[KeyMeta, CryptoKey] = {}
 class Session:
     """Encrypts and decrypts for one partition. Cheap, thread-safe; its keys live in its factory."""
 
-    __slots__ = ("_clock", "_key_id", "_keys", "_newest", "_opened", "partition")
+    __slots__ = ("_clock", "_key_id", "_keys", "_newest", "_opened", "_others", "partition")
 
     def __init__(self, partition: Partition, keys: IntermediateKeys, clock: Clock) -> None:
         self.partition = partition
-        self._key_id = partition.intermediate_key_id
+        self._key_id, *others = partition.readable_ids
+        self._others = tuple(others)
         self._keys = keys
         # encrypt, encrypt_compact and decrypt begin with a copy of KeyRing.current and exact, for keys that are cached:
         # through the ring, a value of 100 bytes costs 6 to 9 % more. Until when a key may be used, the key alone says.
@@ -110,18 +111,21 @@ class Session:
             KMSError, MetastoreError: its key is not cached and can't be loaded.
         """
         if record.__class__ is not str and is_compact(record):
-            meta, sealed_key, sealed = split_compact(record, self._key_id)
+            meta, sealed_key, sealed = split_compact(record, self._key_id, self._others)
+            key_id = meta.key_id
         else:
             row = decode_row(record)
             row_key, sealed = row.key, row.data
-            meta, sealed_key = row_key.parent_key_meta, row_key.key
-            if meta.key_id != self._key_id:
-                raise self._mismatch(meta.key_id)
+            meta, sealed_key, key_id = row_key.parent_key_meta, row_key.key, self._key_id
+            if meta.key_id != key_id:
+                key_id = meta.key_id
+                if key_id not in self._others:
+                    raise self._mismatch(key_id)
         try:
             key = loaded.get(meta) if loaded else None
             if key is None:
                 # Most records name the newest key, and to find that costs less than to hash a name.
-                key = self._newest.get(self._key_id)
+                key = self._newest.get(key_id)
                 if key is None or key.meta.created != meta.created:
                     key = self._opened.get(meta)
                 if key is None or not key.is_trusted(self._clock()):
@@ -171,7 +175,7 @@ class Session:
             PartitionMismatchError: another partition's record, in the compact format, which does not say whose.
         """
         if is_compact(record):
-            return decode_compact(record, self._key_id)
+            return decode_compact(record, self._key_id, self._others)
         return decode_row(record)
 
     def to_json(self, record: str | bytes) -> str:
@@ -213,6 +217,8 @@ class SessionFactory:
         kms: wraps system keys.
         policy: when keys expire and are checked.
         key_suffix: what ids carry after the product (Asherah's region suffix), if anything.
+        read_suffixes: other suffixes whose data is read as well, as that without a suffix always is. Nothing is written
+            under their ids.
         cache_size: how many opened keys are cached, system keys and intermediate keys each.
         clock: seconds since the Unix epoch.
         random: cryptographically strong random bytes.
@@ -220,6 +226,8 @@ class SessionFactory:
         session_type: a subclass of ``Session`` that watches its calls.
 
     Attributes:
+        system_key_ids: the ids of the system keys whose data is read: ``system_key_id``, under which new keys are made,
+            is the first.
         sessions: those that :meth:`get_session` has made, by partition, up to ``cache_size`` of them: to look here
             first saves a call. It stays the same dict.
     """
@@ -233,6 +241,7 @@ class SessionFactory:
         policy: CryptoPolicy = _DEFAULT_POLICY,
         *,
         key_suffix: str = "",
+        read_suffixes: Iterable[str] = (),
         cache_size: int = 1000,
         clock: Clock = time.time,
         random: Random = os.urandom,
@@ -242,15 +251,17 @@ class SessionFactory:
         self.service = service
         self.product = product
         self.key_suffix = key_suffix
+        self.read_suffixes = tuple(read_suffixes)
         self.metastore = metastore
         self.kms = kms
         self.policy = policy
         self.clock = clock
         events = on_event if isinstance(on_event, EventQueue) else EventQueue(on_event)
         collaborators = Collaborators(metastore, policy, clock, random, events, cache_size)
-        self.system_key_id = system_key_id(service, product, key_suffix)
+        self.system_key_ids = readable_system_ids(service, product, key_suffix, self.read_suffixes)
+        self.system_key_id = self.system_key_ids[0]
         self.system_keys = SystemKeys(collaborators, kms)
-        self.intermediate_keys = IntermediateKeys(collaborators, self.system_keys, self.system_key_id)
+        self.intermediate_keys = IntermediateKeys(collaborators, self.system_keys, self.system_key_ids)
         self.sessions: dict[str, Session] = {}
         self._most_sessions = cache_size
         self._session_type = session_type
@@ -263,7 +274,7 @@ class SessionFactory:
         """
         session = self.sessions.get(partition_id)
         if session is None:
-            partition = Partition(partition_id, self.service, self.product, self.key_suffix)
+            partition = Partition(partition_id, self.service, self.product, self.key_suffix, self.read_suffixes)
             session = self._session_type(partition, self.intermediate_keys, self.clock)
             if len(self.sessions) < self._most_sessions:
                 self.sessions[partition_id] = session

@@ -208,10 +208,10 @@ def _read_system_keys(context: Context) -> _SystemKeys:
 
 
 def _newest_in_use(context: Context) -> Iterator[_Newest]:
-    """Yield the newest key of every id of ours."""
+    """Yield the newest key of every id that new writes use."""
     last_id = ""
     for key in Listing(context):
-        if key.ours and key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != last_id:
+        if key.takes_writes and key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != last_id:
             last_id = key.meta.key_id
             yield _Newest(last_id, key.meta.created, key.parent, key.state in _RETIRED)
 
