@@ -200,6 +200,7 @@ def _make_factory(settings: Settings) -> SessionFactory:
         settings.kms_provider(settings, events),
         policy,
         key_suffix=settings.key_suffix,
+        read_suffixes=settings.read_suffixes,
         cache_size=settings.key_cache_size,
         on_event=events,
         session_type=_session_type,

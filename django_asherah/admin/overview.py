@@ -60,7 +60,9 @@ class Overview:
     @property
     def current(self) -> tuple[int, KeyInfo] | None:
         """The system key that new intermediate keys are made under; None if the next write makes one."""
-        return next(((pk, key) for pk, key in self.system_keys if key.ours and key.state is KeyState.CURRENT), None)
+        return next(
+            ((pk, key) for pk, key in self.system_keys if key.takes_writes and key.state is KeyState.CURRENT), None
+        )
 
     @cached_property
     def next_to_expire(self) -> tuple[int, KeyInfo] | None:

@@ -24,7 +24,7 @@ from django_asherah.envelope.interfaces import (
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.levels import IntermediateKeys, SystemKeys
 from django_asherah.envelope.loading import LOADING_TIMEOUT, Collaborators
-from django_asherah.envelope.partition import Partition, system_key_id
+from django_asherah.envelope.partition import Partition, readable_system_ids
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import (
     MAX_CREATED,
@@ -46,11 +46,12 @@ _NOT_LOADED: Mapping[KeyMeta, CryptoKey] = {}
 class Session:
     """Encrypts and decrypts for one partition. Cheap, thread-safe; its keys live in its factory."""
 
-    __slots__ = ("_clock", "_key_id", "_keys", "_newest", "_opened", "_timer", "partition")
+    __slots__ = ("_clock", "_key_id", "_keys", "_newest", "_opened", "_others", "_timer", "partition")
 
     def __init__(self, partition: Partition, keys: IntermediateKeys, clocks: Clocks) -> None:
         self.partition = partition
-        self._key_id = partition.intermediate_key_id
+        self._key_id, *others = partition.readable_ids
+        self._others = tuple(others)
         self._keys = keys
         # encrypt, encrypt_compact and decrypt begin with a copy of KeyRing.current and exact, for keys that are cached:
         # through the ring, a value of 100 bytes costs 6 to 9 % more. Until when a key may be used, the key alone says.
@@ -115,18 +116,21 @@ class Session:
             KMSError, MetastoreError: its key is not cached and can't be loaded.
         """
         if record.__class__ is not str and is_compact(record):
-            meta, sealed_key, sealed = split_compact(record, self._key_id)
+            meta, sealed_key, sealed = split_compact(record, self._key_id, self._others)
+            key_id = meta.key_id
         else:
             row = decode_row(record)
             row_key, sealed = row.key, row.data
-            meta, sealed_key = row_key.parent_key_meta, row_key.key
-            if meta.key_id != self._key_id:
-                raise self._mismatch(meta.key_id)
+            meta, sealed_key, key_id = row_key.parent_key_meta, row_key.key, self._key_id
+            if meta.key_id != key_id:
+                key_id = meta.key_id
+                if key_id not in self._others:
+                    raise self._mismatch(key_id)
         try:
             key = loaded.get(meta) if loaded else None
             if key is None:
                 # Most records name the newest key, and to find that costs less than to hash a name.
-                key = self._newest.get(self._key_id)
+                key = self._newest.get(key_id)
                 if key is None or key.meta.created != meta.created:
                     key = self._opened.get(meta)
                 if key is None or not key.is_trusted(self._timer()):
@@ -177,7 +181,7 @@ class Session:
             PartitionMismatchError: another partition's record, in the compact format, which does not say whose.
         """
         if is_compact(record):
-            return decode_compact(record, self._key_id)
+            return decode_compact(record, self._key_id, self._others)
         return decode_row(record)
 
     def to_json(self, record: str | bytes) -> str:
@@ -219,6 +223,8 @@ class SessionFactory:
         kms: wraps system keys.
         policy: when keys expire and are checked.
         key_suffix: what ids carry after the product (Asherah's region suffix), if anything.
+        read_suffixes: other suffixes whose data is read as well, as that without a suffix always is. Nothing is written
+            under their ids.
         cache_size: how many opened keys are cached, system keys and intermediate keys each.
         clock: seconds since the Unix epoch, by which keys expire.
         timer: seconds from any fixed point, never going back, by which keys are checked.
@@ -228,6 +234,8 @@ class SessionFactory:
         session_type: a subclass of ``Session`` that watches its calls.
 
     Attributes:
+        system_key_ids: the ids of the system keys whose data is read: ``system_key_id``, under which new keys are made,
+            is the first.
         sessions: those that :meth:`get_session` has made, by partition, up to ``cache_size`` of them: to look here
             first saves a call. It stays the same dict.
     """
@@ -241,6 +249,7 @@ class SessionFactory:
         policy: CryptoPolicy = _DEFAULT_POLICY,
         *,
         key_suffix: str = "",
+        read_suffixes: Iterable[str] = (),
         cache_size: int = 1000,
         clock: Clock = time.time,
         timer: Clock = time.monotonic,
@@ -252,6 +261,7 @@ class SessionFactory:
         self.service = service
         self.product = product
         self.key_suffix = key_suffix
+        self.read_suffixes = tuple(read_suffixes)
         self.metastore = metastore
         self.kms = kms
         self.policy = policy
@@ -261,14 +271,15 @@ class SessionFactory:
         self._collaborators = Collaborators(
             metastore, policy, self._clocks, random, events, cache_size, loading_timeout
         )
-        self.system_key_id = system_key_id(service, product, key_suffix)
+        self.system_key_ids = readable_system_ids(service, product, key_suffix, self.read_suffixes)
+        self.system_key_id = self.system_key_ids[0]
         self._session_type = session_type
         self._begin()
 
     def _begin(self) -> None:
         """Begin with no key opened."""
         self.system_keys = SystemKeys(self._collaborators, self.kms)
-        self.intermediate_keys = IntermediateKeys(self._collaborators, self.system_keys, self.system_key_id)
+        self.intermediate_keys = IntermediateKeys(self._collaborators, self.system_keys, self.system_key_ids)
         self.sessions: dict[str, Session] = {}
 
     def with_own_keys(self) -> Self:
@@ -285,7 +296,7 @@ class SessionFactory:
         """
         session = self.sessions.get(partition_id)
         if session is None:
-            partition = Partition(partition_id, self.service, self.product, self.key_suffix)
+            partition = Partition(partition_id, self.service, self.product, self.key_suffix, self.read_suffixes)
             session = self._session_type(partition, self.intermediate_keys, self._clocks)
             if len(self.sessions) < self._collaborators.cache_size:
                 self.sessions[partition_id] = session

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from django_asherah import engine
-from django_asherah.envelope.partition import partition_of
+from django_asherah.envelope.partition import partition_under
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import AsherahError
@@ -45,14 +45,13 @@ class Context:
         return self.factory.policy.is_from_future(created, self.factory.clock())
 
     def partition_of(self, key_id: str, parent: KeyMeta | None) -> str | None:
-        """Return the partition of one of our own intermediate keys, else None.
+        """Return the partition of one of the intermediate keys that this service and product reads, else None.
 
         The parent decides: ids are joined without escaping, so that the key of partition ``p`` of service ``a_b``
         has an id like one of partition ``p_a`` of service ``b``.
         """
-        if parent is not None and parent.key_id != self.factory.system_key_id:
-            return None
-        return partition_of(key_id, self.factory.system_key_id)
+        system_ids = self.factory.system_key_ids
+        return partition_under(system_ids, key_id, system_ids[0] if parent is None else parent.key_id)
 
 
 def get_context(*, replaces_records: bool = False) -> Context:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from django_asherah.envelope.partition import KeyKind, kind_of
+from django_asherah.envelope.partition import KeyKind, intermediate_key_id, kind_of
 from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, printable
 from django_asherah.exceptions import InvalidRecordError
@@ -44,7 +44,8 @@ class KeyInfo:
         parent: the system key that seals an intermediate key.
         regions: maps each region that wraps a system key to its master key.
         copies: a system key's regions compared with the configured ones.
-        ours: whether it is of the configured service, product and suffix.
+        ours: whether it is of the configured service and product, with a suffix that is read.
+        takes_writes: whether new writes use keys of its id: it is ours, and of the configured suffix.
         age: seconds since it was created.
     """
 
@@ -57,6 +58,7 @@ class KeyInfo:
     regions: dict[str, str] = field(default_factory=dict)
     copies: tuple[RegionCopy, ...] = ()
     ours: bool = True
+    takes_writes: bool = True
     age: float = 0.0
 
     @property
@@ -126,7 +128,10 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
     if kind is None:
         raise InvalidRecordError(f"{printable(row.key_id)} is not the id of a key")
     partition = context.partition_of(row.key_id, record.parent_key_meta)
-    ours = partition is not None or row.key_id == factory.system_key_id
+    ours = partition is not None or row.key_id in factory.system_key_ids
+    own_ids = {factory.system_key_id} | (
+        {intermediate_key_id(partition, factory.system_key_id)} if partition else set()
+    )
     regions = context.regions_of(record) if kind is KeyKind.SYSTEM else {}
     return KeyInfo(
         meta=KeyMeta(row.key_id, record.created),
@@ -138,6 +143,7 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
         regions=regions,
         copies=compare_regions(regions, context.regions if ours else None) if kind is KeyKind.SYSTEM else (),
         ours=ours,
+        takes_writes=row.key_id in own_ids,
         age=factory.clock() - record.created,
     )
 

@@ -209,10 +209,10 @@ def _read_system_keys(context: Context) -> _SystemKeys:
 
 
 def _newest_in_use(context: Context) -> Iterator[_Newest]:
-    """Yield the newest key of every id of ours."""
+    """Yield the newest key of every id that new writes use."""
     last_id = ""
     for key in Listing(context):
-        if not key.ours or key.kind is not KeyKind.INTERMEDIATE or context.is_from_future(key.meta.created):
+        if not key.takes_writes or key.kind is not KeyKind.INTERMEDIATE or key.is_from_future:
             continue
         if key.meta.key_id != last_id:
             last_id = key.meta.key_id

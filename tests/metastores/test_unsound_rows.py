@@ -161,7 +161,6 @@ def test_memory_keeps_to_the_contract() -> None:
     metastore.store(ID, record(TODAY))
     metastore.records[KeyMeta(ID, COPIED_AT)] = record(COPIED_AT - 77)
 
-    assert metastore.load(KeyMeta(ID, COPIED_AT)) is None
     assert metastore.load_many([KeyMeta(ID, COPIED_AT), KeyMeta(ID, TODAY)]) == {KeyMeta(ID, TODAY): record(TODAY)}
     for look in (lambda: metastore.load_latest(ID), lambda: metastore.load_latest_many([ID])):
         with pytest.raises(InvalidRecordError, match=r"key _IK_a_s_p \(latest\) in memory: it is stored as created"):
