@@ -19,7 +19,7 @@ from django_asherah.kms.aws import AwsKMS
 from django_asherah.kms.health import LastAnswer
 from django_asherah.kms.kek import decode_wrapped
 from tests.kms.conftest import Kit
-from tests.moto_servers import ACCESS, answering, failing_as, moto_region, refused_url, stalled
+from tests.moto_servers import ACCESS, answering, dripping, failing_as, moto_region, refused_url, stalled
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,15 @@ KEY = bytes(range(32))
 WEST, EAST = "us-west-2", "us-east-1"
 
 
+SHORT = {"connect_timeout": 2.0, "read_timeout": 0.5}
+
+
+def failures(kit: Kit) -> list[RegionFailed]:
+    return [event for event in kit.events if isinstance(event, RegionFailed)]
+
+
 def failed(kit: Kit) -> list[tuple[str, str]]:
-    return [(event.region, event.operation) for event in kit.events if isinstance(event, RegionFailed)]
+    return [(event.region, event.operation) for event in failures(kit)]
 
 
 def failing(kms: AwsKMS) -> set[str]:
@@ -50,6 +57,7 @@ def test_every_call_of_a_region_is_told_with_its_outcome(kit: Kit) -> None:
     calls = [event for event in kit.events if isinstance(event, KMSCalled)]
     assert calls == [
         KMSCalled(WEST, "GenerateDataKey", 0.0, None),
+        KMSCalled(WEST, "Decrypt", 0.0, None),
         KMSCalled(EAST, "Encrypt", 0.0, "AccessDeniedException"),
         KMSCalled(WEST, "Decrypt", 0.0, None),
     ]
@@ -60,7 +68,8 @@ def test_calls_are_told_in_the_callers_thread(kit: Kit) -> None:
     threads: list[tuple[str, int]] = []
     kms = kit.kms(on_event=lambda event: threads.append((event.operation, threading.get_ident())))
     kms.encrypt_key(KEY)
-    assert threads == [("GenerateDataKey", threading.get_ident()), ("Encrypt", threading.get_ident())]
+    calls = ["GenerateDataKey", "Decrypt", "Encrypt", "Decrypt"]
+    assert threads == [(operation, threading.get_ident()) for operation in calls]
 
 
 def test_a_call_that_gets_no_answer_is_told_with_the_class_of_its_error(kit: Kit) -> None:
@@ -183,6 +192,58 @@ def test_a_stalled_region_costs_one_timeout_when_a_key_is_made(kit: Kit) -> None
         assert server.requests == 1
     assert kms.regions_of(wrapped) == {EAST: kit.servers[EAST].arn}
     assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
+
+
+class TestAnAnswerThatNeverEnds:
+    """Its bytes come more often than the read timeout demands, and for ever."""
+
+    @pytest.mark.parametrize("part", ["status line", "headers", "body"])
+    def test_another_region_unwraps(self, kit: Kit, part: str) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        with dripping(part) as server:
+            kms = kit.kms({WEST: server.url}, **SHORT)
+            for _ in range(3):
+                assert kms.decrypt_key(wrapped) == KEY
+            assert server.requests == 1
+        cause = "the KMS of region us-west-2 has not answered within 2.5 seconds"
+        assert [(event.region, event.operation, str(event.cause)) for event in failures(kit)] == [
+            (WEST, "Decrypt", cause)
+        ]
+        assert KMSCalled(WEST, "Decrypt", 0.0, "DeadlineError") in kit.events
+
+    def test_another_region_makes_the_key_and_it_is_asked_once(self, kit: Kit) -> None:
+        with dripping() as server:
+            kms = kit.kms({WEST: server.url}, max_attempts=3, **SHORT)
+            wrapped = kms.encrypt_key(KEY)
+            assert server.requests == 1
+        assert kms.regions_of(wrapped) == {EAST: kit.servers[EAST].arn}
+        assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
+
+    def test_in_every_region_it_is_an_error_that_names_each(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        with dripping() as west, dripping() as east:
+            kms = kit.kms({WEST: west.url, EAST: east.url}, **SHORT)
+            with pytest.raises(KMSError) as caught:
+                kms.decrypt_key(wrapped)
+        assert {region: str(cause) for region, cause in caught.value.failures.items()} == {
+            region: f"the KMS of region {region} has not answered within 2.5 seconds" for region in (WEST, EAST)
+        }
+
+
+def test_credentials_that_never_come_end_in_an_error(kit: Kit) -> None:
+    released = threading.Event()
+
+    def wait_for_credentials() -> boto3.Session:
+        released.wait()
+        return boto3.Session(**ACCESS)
+
+    kms = kit.kms(session=wait_for_credentials, **SHORT)
+    try:
+        with pytest.raises(KMSError) as caught:
+            kms.encrypt_key(KEY)
+    finally:
+        released.set()
+    assert [type(cause).__name__ for cause in caught.value.failures.values()] == ["DeadlineError"] * 2
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -312,13 +373,15 @@ def test_a_forked_child_unwraps_with_clients_of_its_own(kit: Kit) -> None:
 
     def make() -> boto3.Session:
         made.append(os.getpid())
-        if threading.current_thread() is maker:
-            is_making.set()
-            assert may_go_on.wait(60)
+        return boto3.Session(**ACCESS)
+
+    def make_slowly() -> boto3.Session:
+        is_making.set()
+        assert may_go_on.wait(60)
         return boto3.Session(**ACCESS)
 
     wrapped = kit.kms().encrypt_key(KEY)
-    kms, busy = kit.kms(session=make), kit.kms(session=make)
+    kms, busy = kit.kms(session=make), kit.kms(session=make_slowly, read_timeout=60)
     maker = threading.Thread(target=busy.check_region, args=(WEST,))
     assert kms.decrypt_key(wrapped) == KEY
     maker.start()
