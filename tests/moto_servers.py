@@ -222,6 +222,7 @@ def dripping(part: str = "body") -> Iterator[FaultServer]:
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
+        request_queue_size = 128
 
     with Server(("127.0.0.1", 0), Handler) as server:
         fault = FaultServer(f"http://127.0.0.1:{server.server_address[1]}")

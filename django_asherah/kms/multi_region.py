@@ -20,7 +20,7 @@ from django_asherah.envelope.forksafe import ForkSafe
 from django_asherah.envelope.interfaces import Event, Listener, ignore_events
 from django_asherah.exceptions import DecryptionError, KMSError
 from django_asherah.kms.health import LastAnswer, RegionHealth
-from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped
+from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped, named_pairs
 from django_asherah.kms.master_key import MasterKey
 from django_asherah.kms.region import MAKE, UNWRAP, WRAP, Region
 
@@ -157,6 +157,7 @@ class MultiRegionKMS(ForkSafe):
         Args:
             wrapped: what :meth:`encrypt_key` returned.
             old_master_keys: names of master keys that are no longer configured, but may be asked to unwrap this once.
+                One that is stored nowhere in ``wrapped`` is asked in each of its regions.
             allow_missing: go on when a region does not answer. A KEK that it already has is kept as it is.
 
         Raises:
@@ -242,7 +243,7 @@ class MultiRegionKMS(ForkSafe):
         try:
             kek, key = self._unwrap(wrapped, self._in_order())
         except KMSError as exc:
-            kek, key = self._unwrap_with_old(wrapped, frozenset(old_master_keys), exc)
+            kek, key = self._unwrap_with_old(wrapped, old_master_keys, exc)
         wipe(key)
         return kek
 
@@ -261,16 +262,15 @@ class MultiRegionKMS(ForkSafe):
         raise KMSError(f"no region could unwrap the system key: {_list(failures)}", failures)
 
     def _unwrap_with_old(
-        self, wrapped: WrappedSystemKey, names: frozenset[str], error: KMSError
+        self, wrapped: WrappedSystemKey, names: Iterable[str], error: KMSError
     ) -> tuple[bytes, bytearray]:
         """Unwrap with the KEK of one of the master keys ``names``; raise ``error``, with their causes too, if none."""
-        for entry in wrapped.kms_keks:
-            # Only those that the operator names: whoever writes to the key table could name a master key of their own.
-            if entry.arn in names:
-                opened = _open_with(self._region(entry.region, entry.arn), entry, wrapped.encrypted_key)
-                if not isinstance(opened, Exception):
-                    return opened
-                error.failures[entry.arn] = opened
+        # Only those that the operator names: whoever writes to the key table could name a master key of their own.
+        for name, entry in named_pairs(names, wrapped.kms_keks):
+            opened = _open_with(self._region(entry.region, name), entry, wrapped.encrypted_key)
+            if not isinstance(opened, Exception):
+                return opened
+            error.failures[name if name == entry.arn else f"{name} in {entry.region}"] = opened
         raise KMSError(f"no region could unwrap the system key: {_list(error.failures)}", error.failures)
 
     def _in_order(self) -> list[Region]:

@@ -8,11 +8,14 @@ import multiprocessing
 import os
 import threading
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
+from uuid import uuid4
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.interfaces import KMSCalled, RegionFailed
 from django_asherah.exceptions import InvalidRecordError, KMSError
 from django_asherah.kms.aws import AwsKMS
@@ -459,6 +462,113 @@ class TestRewrap:
         document["kmsKeks"][1]["encryptedKek"] = document["kmsKeks"][0]["encryptedKek"]
         repaired = kit.kms().rewrap(json.dumps(document).encode())
         assert kit.kms().decrypt_key_in(EAST, repaired) == KEY
+
+
+class TestAlias:
+    """The settings take none any longer; what was wrapped under one is read, and gets the key's own name."""
+
+    @pytest.fixture
+    def alias(self, kit: Kit) -> str:
+        """An alias in the west, as settings had it before."""
+        west = kit.servers[WEST]
+        name = f"alias/clinic-{uuid4()}"
+        west.client.create_alias(AliasName=name, TargetKeyId=west.arn)
+        return f"{west.arn.rpartition(':')[0]}:{name}"
+
+    @pytest.fixture
+    def wrapped(self, kit: Kit, alias: str) -> bytes:
+        return kit.kms(regions={WEST: alias}).encrypt_key(KEY)
+
+    def test_what_was_wrapped_under_it_opens_with_the_keys_own_arn_and_gets_it(
+        self, kit: Kit, alias: str, wrapped: bytes
+    ) -> None:
+        arns = {WEST: kit.servers[WEST].arn}
+        kms = kit.kms(regions=arns)
+        assert kms.regions_of(wrapped) == {WEST: alias}
+        assert kms.decrypt_key(wrapped) == KEY
+        moved = kms.rewrap(wrapped)
+        assert kms.regions_of(moved) == arns
+        assert kms.decrypt_key(moved) == KEY
+
+    def test_once_it_was_pointed_elsewhere_the_key_itself_can_be_named(
+        self, kit: Kit, alias: str, wrapped: bytes
+    ) -> None:
+        server = kit.servers[WEST]
+        new = server.create_key()
+        server.client.update_alias(AliasName=alias.rpartition(":")[2], TargetKeyId=new)
+        kms = kit.kms(regions={WEST: new})
+        for names in ([], [alias], [server.create_key()]):
+            with pytest.raises(KMSError, match="no region could unwrap"):
+                kms.rewrap(wrapped, old_master_keys=names)
+        moved = kms.rewrap(wrapped, old_master_keys=[server.arn])
+        assert kms.regions_of(moved) == {WEST: new}
+        assert kms.decrypt_key(moved) == KEY
+
+
+class Replicas:
+    """KMS in every region, with replicas of one key. It is a session of boto3 and a client, too.
+
+    moto can't play it: it cuts off the ids of multi-Region keys, and opens nothing that it has wrapped under one.
+    """
+
+    ARNS: ClassVar = {region: f"arn:aws:kms:{region}:111122223333:key/mrk-1234abcd" for region in (WEST, EAST)}
+
+    def __init__(self, region: str = "", lost: str = "") -> None:
+        self._region = region
+        self._lost = lost
+        self._cipher = Cipher(b"replicas share their material...")
+
+    def client(self, service: str, region_name: str, **options: Any) -> Any:
+        return Replicas(region_name, self._lost)
+
+    def generate_data_key(self, KeyId: str, KeySpec: str) -> dict[str, bytes]:
+        kek = os.urandom(32)
+        return {"Plaintext": kek, **self.encrypt(KeyId, kek)}
+
+    def encrypt(self, KeyId: str, Plaintext: bytes) -> dict[str, bytes]:
+        self._require(KeyId)
+        return {"CiphertextBlob": self._cipher.seal(Plaintext)}
+
+    def decrypt(self, KeyId: str, CiphertextBlob: bytes) -> dict[str, bytes]:
+        self._require(KeyId)
+        return {"Plaintext": self._cipher.open(CiphertextBlob)}
+
+    def _require(self, arn: str) -> None:
+        if self._lost == self._region or arn != self.ARNS[self._region]:
+            raise EndpointConnectionError(endpoint_url=self._region)
+
+
+class TestMultiRegionKeys:
+    """Replicas of one key (``mrk-``): each region asks its own, as any other key."""
+
+    @pytest.mark.parametrize("lost", [WEST, EAST])
+    def test_either_region_opens_what_was_wrapped_under_replicas(self, lost: str) -> None:
+        kms = AwsKMS(Replicas.ARNS, WEST, session=Replicas())
+        wrapped = kms.encrypt_key(KEY)
+        assert kms.regions_of(wrapped) == Replicas.ARNS
+        assert [kms.decrypt_key_in(region, wrapped) for region in Replicas.ARNS] == [KEY, KEY]
+        assert kms.rewrap(wrapped) == wrapped
+
+        left = AwsKMS(Replicas.ARNS, WEST, session=Replicas(lost=lost))
+        assert left.decrypt_key(wrapped) == KEY
+        made = left.encrypt_key(KEY)
+        assert list(left.regions_of(made)) == [region for region in Replicas.ARNS if region != lost]
+        assert kms.regions_of(kms.rewrap(made)) == Replicas.ARNS
+
+    def test_a_second_replica_is_added_by_a_re_wrap(self) -> None:
+        wrapped = AwsKMS({WEST: Replicas.ARNS[WEST]}, WEST, session=Replicas()).encrypt_key(KEY)
+        moved = AwsKMS(Replicas.ARNS, WEST, session=Replicas()).rewrap(wrapped)
+        assert AwsKMS({EAST: Replicas.ARNS[EAST]}, EAST, session=Replicas()).decrypt_key(moved) == KEY
+
+    def test_a_replica_is_fit_to_wrap(self, kit: Kit) -> None:
+        west = kit.servers[WEST]
+        made = west.client.create_key(KeyUsage="ENCRYPT_DECRYPT", KeySpec="SYMMETRIC_DEFAULT", MultiRegion=True)
+        primary = made["KeyMetadata"]["Arn"]
+        replica = west.client.replicate_key(KeyId=primary.rpartition("/")[2], ReplicaRegion=EAST)
+        regions = {WEST: primary, EAST: replica["ReplicaKeyMetadata"]["Arn"]}
+        assert {arn.rpartition("/")[2][:4] for arn in regions.values()} == {"mrk-"}
+        for region in regions:
+            kit.kms({EAST: west.url}, regions=regions).check_region(region)
 
 
 class TestCheckRegion:

@@ -181,6 +181,23 @@ def test_rewrap_names_the_old_master_keys_that_failed_and_why(modules: Modules) 
     }
 
 
+def test_rewrap_tries_an_old_master_key_that_no_record_names_in_every_region(modules: Modules) -> None:
+    wrapped = decode_wrapped(modules.kms({"bern": NAMES["bern"], "basel": NAMES["basel"]}, "bern").encrypt_key(KEY))
+    renamed = [RegionKek(kek.region, f"alias/{kek.region}", kek.encrypted_kek) for kek in wrapped.kms_keks]
+    blob = encode_wrapped(WrappedSystemKey(wrapped.encrypted_key, renamed))
+    kms = modules.kms({"geneva": "pkcs11:object=d"}, "geneva")
+    for old in ("bern", "basel"):
+        assert kms.decrypt_key(kms.rewrap(blob, old_master_keys=[NAMES[old]])) == KEY
+    with pytest.raises(KMSError) as caught:
+        kms.rewrap(blob, old_master_keys=["pkcs11:object=x", "alias/basel", "pkcs11:object=x"])
+    assert list(caught.value.failures) == [
+        "geneva",
+        "alias/basel",
+        "pkcs11:object=x in bern",
+        "pkcs11:object=x in basel",
+    ]
+
+
 def test_a_region_that_can_not_answer_now_is_asked_twice_if_nothing_else_is_said(modules: Modules) -> None:
     modules.fail("zurich", BusyError())
     with pytest.raises(KMSError):
