@@ -64,7 +64,7 @@ def test_the_least_that_is_needed_gets_the_documented_defaults(settings: DjangoS
         {**AWS, "KMS_OPTIONS": {"endpoint_urls": {"us-east-1": "https://vpce-1.kms.us-east-1.vpce.amazonaws.com"}}},
         {**AWS, "REGIONS": {"us-gov-west-1": WEST.replace("aws:kms:us-west-2", "aws-us-gov:kms:us-gov-west-1")}}
         | {"PREFERRED_REGION": "us-gov-west-1"},
-        {**AWS, "REGIONS": {"us-west-2": WEST.replace("key/1234abcd", "alias/clinic_1/")}},
+        {**AWS, "REGIONS": {"us-west-2": WEST.replace("key/1234abcd", "key/mrk-1234abcd")}},
         {**STATIC, "KMS": "some.kms.Class", "KMS_OPTIONS": {"whatever": 1}},
         {**STATIC, "METASTORE": "some.metastore.Class", "METASTORE_OPTIONS": {"table": "keys"}},
         {**STATIC, "METASTORE": "memory", "DATABASE": "nowhere"},
@@ -195,6 +195,16 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
     "a bare key id": ({**AWS, "REGIONS": {"us-west-2": "1234abcd"}}, "asherah.E011", ["looks like arn:aws:kms:"]),
     "an ARN with a line end": ({**AWS, "REGIONS": {"us-west-2": f"{WEST}\n"}}, "asherah.E011", ["not the ARN"]),
     "an ARN of None": ({**AWS, "REGIONS": {"us-west-2": None}}, "asherah.E011", ["is None"]),
+    "an alias": (
+        {**AWS, "REGIONS": {"us-west-2": WEST.replace("key/1234abcd", "alias/clinic_1")}},
+        "asherah.E011",
+        [
+            f"ASHERAH['REGIONS']['us-west-2'] is '{WEST.replace('key/1234abcd', 'alias/clinic_1')}', an alias",
+            f"aws kms describe-key --region us-west-2 --key-id {WEST.replace('key/1234abcd', 'alias/clinic_1')} --query",
+            " --query KeyMetadata.Arn --output text",
+            "open as before; asherah_rewrap stores the key's own ARN",
+        ],
+    ),
     "an ARN of another region": (
         {**AWS, "REGIONS": {"us-west-2": EAST}},
         "asherah.E012",

@@ -11,7 +11,7 @@ from django_asherah.envelope.loading import RETRY_AFTER
 from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import DecryptionError, InvalidRecordError, KMSError
+from django_asherah.exceptions import DecryptionError, InvalidRecordError, KMSError, PartitionMismatchError
 from django_asherah.metastores.key_table import KeyRow
 from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, CountingMetastore, World
 
@@ -230,3 +230,22 @@ class TestRowThatHoldsSomethingElseByNow:
         session.decrypt(text)
         assert world.taken_calls() == {"load": 1}
         assert used_key(world.factory) == IK
+
+
+def test_two_services_whose_key_ids_are_the_same_write_under_their_own_keys(world: World) -> None:
+    options = {"clock": world.clock, "timer": world.clock, "on_event": world.events.append}
+    first = SessionFactory("app", "pay", world.metastore, world.kms, key_suffix="eu", **options)  # type: ignore[arg-type]
+    second = SessionFactory("pay", "eu", world.metastore, world.kms, **options)  # type: ignore[arg-type]
+    mine, theirs = first.get_session("t1"), second.get_session("t1_app")
+    assert mine.partition.intermediate_key_id == theirs.partition.intermediate_key_id == "_IK_t1_app_pay_eu"
+    texts = [mine.encrypt(b"mine"), theirs.encrypt(b"theirs")]
+    assert [decode_row(text).key.parent_key_meta.created for text in texts] == [START, START + 1]
+    for factory in (first, second):
+        factory.clear()
+    assert [mine.decrypt(texts[0]), theirs.decrypt(texts[1])] == [b"mine", b"theirs"]
+    with pytest.raises(PartitionMismatchError):
+        mine.decrypt(texts[1])
+    assert [decode_row(mine.encrypt(b"x")).key.parent_key_meta.created, passed_over(world)[-1]] == [
+        START,
+        "_IK_t1_app_pay_eu",
+    ]
