@@ -9,6 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.dumps import add_key
 from django_asherah.envelope.records import printable
+from django_asherah.metastores.sql import loadable_created
 
 
 class KeyIdField(models.CharField):  # type: ignore[type-arg]
@@ -23,6 +24,22 @@ class KeyIdField(models.CharField):  # type: ignore[type-arg]
         if connection.vendor == "mysql":
             parameters["collation"] = "utf8mb4_bin"
         return parameters
+
+
+class KeyCreatedField(models.DateTimeField):  # type: ignore[type-arg]
+    """When a key was created; None for what is no time that Python has in every zone.
+
+    The column may hold such a time: drivers would refuse all rows that are read together for it.
+    """
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> Any:
+        """Return the SQL that selects the column."""
+        return loadable_created(compiler.connection.vendor, sql), params
+
+    def deconstruct(self) -> Any:
+        """Return the column as migrations know it: the database has a ``DateTimeField``."""
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.DateTimeField", args, kwargs
 
 
 class EncryptionKeyManager(models.Manager["EncryptionKey"]):
@@ -43,7 +60,7 @@ class EncryptionKey(models.Model):
 
     row_id = models.BigAutoField(primary_key=True)
     key_id = KeyIdField("key id", max_length=255, db_column="id")
-    created = models.DateTimeField()
+    created = KeyCreatedField()
     key_record = models.JSONField()
 
     objects = EncryptionKeyManager()
@@ -63,7 +80,8 @@ class EncryptionKey(models.Model):
         indexes: ClassVar[list[models.Index]] = [models.Index(fields=["created"], name="encryption_key_created")]
 
     def __str__(self) -> str:
-        return f"{printable(self.key_id)} created {self.created:%Y-%m-%d %H:%M:%S}"
+        created = f"{self.created:%Y-%m-%d %H:%M:%S}" if self.created else "at a time that can't be shown"
+        return f"{printable(self.key_id)} created {created}"
 
     def natural_key(self) -> tuple[str, Any]:
         """Return what names a key, in a dump as well."""

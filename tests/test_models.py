@@ -12,7 +12,7 @@ from django.db.migrations.writer import MigrationWriter
 
 from django_asherah.envelope.records import KeyMeta, encode_key
 from django_asherah.metastores.database import DatabaseMetastore
-from django_asherah.models import EncryptionKey, KeyIdField
+from django_asherah.models import EncryptionKey, KeyCreatedField, KeyIdField
 from tests.databases import VENDOR, record
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -76,7 +76,7 @@ def test_what_the_sdks_share_has_the_names_that_they_know() -> None:
     assert columns == {
         "row_id": models.BigAutoField,
         "id": KeyIdField,
-        "created": models.DateTimeField,
+        "created": KeyCreatedField,
         "key_record": models.JSONField,
     }
 

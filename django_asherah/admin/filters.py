@@ -46,7 +46,10 @@ class StateFilter(SimpleListFilter):
         """Filter."""
         rows: KeyRows = queryset
         value = self.value()
-        return rows.in_state(KeyState(value), get_overview(request).context) if value in list(KeyState) else rows
+        if value not in list(KeyState):
+            return rows
+        overview = get_overview(request)
+        return rows.in_state(KeyState(value), overview.context, overview.unsound)
 
 
 class RegionFilter(SimpleListFilter):

@@ -39,7 +39,7 @@ class RegionNow:
 
 
 class Overview:
-    """The key hierarchy at a glance, with two queries at the most. Asks no KMS."""
+    """The key hierarchy at a glance, with three queries at the most. Asks no KMS."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -52,8 +52,8 @@ class Overview:
         keys = []
         for row in rows:
             key = read_row(self.context, row, is_newest=row.key_id not in seen)
-            seen.add(row.key_id)
             if isinstance(key, KeyInfo):
+                seen.add(row.key_id)
                 keys.append((row.pk, key))
         return keys
 
@@ -65,9 +65,14 @@ class Overview:
         )
 
     @cached_property
+    def unsound(self) -> list[int]:
+        """The primary keys of rows that are no keys: see :meth:`KeyRows.unsound`."""
+        return key_rows(self.context).unsound()
+
+    @cached_property
     def next_to_expire(self) -> tuple[int, KeyInfo] | None:
         """Our own key that is the next to take no more writes."""
-        rows = key_rows(self.context).ours(self.context).in_state(KeyState.CURRENT, self.context)
+        rows = key_rows(self.context).ours(self.context).in_state(KeyState.CURRENT, self.context, self.unsound)
         row = rows.order_by("created").first()
         key = row and read_row(self.context, row, is_newest=True)
         return (row.pk, key) if row and isinstance(key, KeyInfo) else None

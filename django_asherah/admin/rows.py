@@ -6,29 +6,39 @@ is broken, or not ours, breaks nothing but itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any, Self, cast
 
 from django.db import connections
-from django.db.models import BooleanField, Exists, Max, OuterRef, Q, QuerySet, TextField
+from django.db.models import BigIntegerField, BooleanField, Exists, OuterRef, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Left
 
 from django_asherah import engine
 from django_asherah.envelope.partition import KeyKind, intermediate_id_tail
-from django_asherah.envelope.records import KeyMeta, decode_key
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.lifecycle import KeyInfo, KeyState
 from django_asherah.lifecycle.context import Context
 from django_asherah.lifecycle.keys import key_info
 from django_asherah.metastores.key_table import KeyRow
-from django_asherah.metastores.shifts import shifted_range
-from django_asherah.metastores.sql import child_pattern, created_value, may_be_child, record_text
+from django_asherah.metastores.shifts import Row, fault_of, pick, shifted_range
+from django_asherah.metastores.sql import (
+    child_pattern,
+    created_value,
+    has_zones,
+    may_be_child,
+    record_text,
+    says_its_time,
+    stored_created,
+)
 from django_asherah.models import EncryptionKey
+
+MOST_UNSOUND = 500
+"""Rows that are no keys, and are told from keys where the database can't do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +74,26 @@ class KeyRows(QuerySet[Any, Any]):
         is_intermediate = _is_of_kind(KeyKind.INTERMEDIATE) & Q(key_id__endswith=intermediate_id_tail(system_id))
         return self.filter(Q(key_id=system_id) | is_intermediate)
 
-    def in_state(self, state: KeyState, context: Context) -> Self:
-        """Return the keys in one state, by the rule of :class:`KeyState`."""
+    def in_state(self, state: KeyState, context: Context, unsound: Sequence[int]) -> Self:
+        """Return the keys in one state, by the rule of :class:`KeyState`; ``unsound`` are rows that are no keys."""
         # Quotes inside a JSON string are escaped, so no value can look like this. SDKs write no space, jsonb one.
         is_revoked = Q(text__contains='"Revoked":true') | Q(text__contains='"Revoked": true')
         if state is KeyState.REVOKED:
             return self.filter(is_revoked)
-        rows, first_unexpired = self.exclude(is_revoked), created_value(connections[self.db], context.first_unexpired())
+        rows = self.exclude(is_revoked).exclude(pk__in=unsound)
+        first_unexpired = created_value(connections[self.db], context.first_unexpired())
         if state is KeyState.EXPIRED:
             return rows.filter(created__lt=first_unexpired)
         newer = EncryptionKey.objects.filter(key_id=OuterRef("key_id"), created__gt=OuterRef("created"))
+        newer = newer.exclude(pk__in=unsound)
         has_newer = Exists(newer) if state is KeyState.SUPERSEDED else ~Exists(newer)
         return rows.filter(has_newer, created__gte=first_unexpired)
+
+    def unsound(self) -> list[int]:
+        """Return the primary keys of rows that are no keys, as far as their times tell: the last five hundred."""
+        condition: Any = RawSQL(says_its_time(connections[self.db].vendor), [], output_field=BooleanField())  # noqa: S611 - no values
+        rows = self.filter(~Q(condition)).order_by("-created")[:MOST_UNSOUND]
+        return [row.pk for row in rows if not _is_sound(row)]
 
     def candidate_children(self, parent: KeyMeta) -> Self:
         """Return the intermediate keys under ``parent``, and perhaps some more."""
@@ -86,17 +104,24 @@ class KeyRows(QuerySet[Any, Any]):
 
 
 def key_rows(context: Context) -> KeyRows:
-    """Return the rows that are keys. Their record is in ``record_text``, and ``key_record`` is never read.
+    """Return the rows that have the id of a key. ``key_record`` is never read.
+
+    Their record is in ``record_text``, and their column ``created``, as UTC in Unix seconds, in ``stored``.
 
     Raises:
         MetastoreError: the keys are not in a Django database.
     """
     alias = _alias_of(context)
-    record: Any = RawSQL(record_text(connections[alias].vendor), [], output_field=TextField())  # noqa: S611 - no values
-    rows: KeyRows = KeyRows(EncryptionKey, using=alias).defer("key_record").annotate(record_text=record)
+    rows: KeyRows = _with_texts(KeyRows(EncryptionKey, using=alias), connections[alias].vendor).defer("key_record")
     prefixes = {_prefix_name(kind): Left("key_id", len(kind.prefix)) for kind in KeyKind}
     rows = rows.alias(text=Cast("key_record", TextField()), **prefixes)
     return rows.filter(reduce(or_, map(_is_of_kind, KeyKind)))
+
+
+def _with_texts(rows: Any, vendor: str) -> Any:
+    record: Any = RawSQL(record_text(vendor), [], output_field=TextField())  # noqa: S611 - no values
+    stored: Any = RawSQL(stored_created(vendor), [], output_field=BigIntegerField())  # noqa: S611 - no values
+    return rows.annotate(record_text=record, stored=stored)
 
 
 def _alias_of(context: Context) -> str:
@@ -119,12 +144,13 @@ def _is_of_kind(kind: KeyKind) -> Q:
 
 
 def attach_infos(context: Context, rows: Sequence[EncryptionKey]) -> None:
-    """Find out what ``rows`` are, for :func:`info_of`, with two queries however many they are."""
+    """Find out what ``rows`` are, for :func:`info_of`, with two queries however many they are.
+
+    There is one more for each id whose last row is no key.
+    """
     alias = _alias_of(context)
-    ids = {row.key_id for row in rows}
-    same = EncryptionKey.objects.using(alias).filter(key_id__in=ids)
-    newest = dict(same.values_list("key_id").annotate(Max("created")))
-    keys = {row.pk: read_row(context, row, is_newest=row.created == newest.get(row.key_id)) for row in rows}
+    newest = _find_newest(context, {row.key_id for row in rows})
+    keys = {row.pk: read_row(context, row, is_newest=row.pk == newest.get(row.key_id)) for row in rows}
     parents = _find_rows(alias, {key.parent for key in keys.values() if isinstance(key, KeyInfo) and key.parent})
     for row in rows:
         key = keys[row.pk]
@@ -144,9 +170,42 @@ def info_of(row: EncryptionKey) -> RowInfo:
 def read_row(context: Context, row: EncryptionKey, *, is_newest: bool) -> KeyInfo | str:
     """Return the key that a row holds, or why it can't be read."""
     try:
-        return key_info(context, KeyRow(row.key_id, cast(Any, row).record_text), is_newest=is_newest)
+        return key_info(context, _key_row(row), is_newest=is_newest)
     except InvalidRecordError as exc:
         return str(exc)
+
+
+def _key_row(row: EncryptionKey) -> KeyRow:
+    key_id, text, stored = _as_stored(row)
+    return KeyRow(key_id, text, fault=fault_of((key_id, text, stored), has_zones=has_zones(_vendor_of(row))))
+
+
+def _as_stored(row: EncryptionKey) -> Row:
+    return row.key_id, cast(Any, row).record_text, cast(Any, row).stored
+
+
+def _vendor_of(row: EncryptionKey) -> str:
+    return connections[cast(Any, row)._state.db].vendor
+
+
+def _is_sound(row: EncryptionKey) -> bool:
+    try:
+        _key_row(row).record()
+    except InvalidRecordError:
+        return False
+    return True
+
+
+def _find_newest(context: Context, ids: Collection[str]) -> dict[str, int]:
+    """Return the primary key of the newest key of each of these ids that has any."""
+    later = EncryptionKey.objects.filter(key_id=OuterRef("key_id"), created__gt=OuterRef("created"))
+    last = key_rows(context).filter(~Exists(later), key_id__in=ids)
+    newest = {row.key_id: row.pk for row in last if _is_sound(row)}
+    for key_id in set(ids) - newest.keys():
+        rows = key_rows(context).filter(key_id=key_id).order_by("-created").iterator(chunk_size=MOST_UNSOUND)
+        if row := next(filter(_is_sound, rows), None):
+            newest[key_id] = row.pk
+    return newest
 
 
 def _find_rows(alias: str, metas: Iterable[KeyMeta]) -> dict[KeyMeta, int]:
@@ -166,10 +225,6 @@ def _find_shifted(alias: str, metas: Iterable[KeyMeta]) -> dict[KeyMeta, int]:
     connection, wanted = connections[alias], set(metas)
     ranges = {meta: [created_value(connection, each) for each in shifted_range(meta.created)] for meta in wanted}
     condition = reduce(or_, (Q(key_id=meta.key_id, created__range=each) for meta, each in ranges.items()))
-    record: Any = RawSQL(record_text(connection.vendor), [], output_field=TextField())  # noqa: S611 - no values
-    found = EncryptionKey.objects.using(alias).filter(condition).annotate(record_text=record)
-    rows = {}
-    for pk, key_id, text in found.values_list("pk", "key_id", "record_text"):
-        with suppress(InvalidRecordError):
-            rows[KeyMeta(key_id, decode_key(text).created)] = pk
-    return {meta: pk for meta, pk in rows.items() if meta in wanted}
+    found = _with_texts(EncryptionKey.objects.using(alias).filter(condition), connection.vendor).defer("key_record")
+    rows = {_as_stored(row): row.pk for row in found}
+    return {meta: rows[row] for meta, row in pick(rows, wanted).items()}

@@ -49,6 +49,21 @@ _SHIFTED_LATEST = {
 }
 
 
+# SQLite's columns hold anything: only text in the very form of a time is one.
+_LOADABLE = {
+    "postgresql": "CASE WHEN {column} >= '0001-01-02' AND {column} < '9999-12-31' THEN {column} END",
+    "mysql": "CASE WHEN TIMESTAMPDIFF(SECOND, '0001-01-02', {column}) >= 0 AND {column} < '9999-12-31' "
+    "THEN {column} END",
+    "sqlite": "CASE WHEN typeof({column}) = 'text' AND {column} >= '0001-01-02' AND {column} < '9999-12-31' AND "
+    "substr({column}, 1, 19) = strftime('%%Y-%%m-%%d %%H:%%M:%%S', {column}) THEN {column} END",
+}
+_CONTAINS = {
+    "postgresql": f"strpos({{text}}, {{member}} || {_STORED_CREATED['postgresql']}) > 0",
+    "mysql": f"LOCATE(CONCAT({{member}}, {_STORED_CREATED['mysql']}), {{text}}) > 0",
+    "sqlite": f"instr({{text}}, {{member}} || {_STORED_CREATED['sqlite']}) > 0",
+}
+
+
 def record_text(vendor: str) -> str:
     """Return the SQL for a record's text as it is stored, in UTF-8, whatever the column's type and character set.
 
@@ -94,6 +109,20 @@ def stored_created(vendor: str) -> str:
     which does not find it.
     """
     return _STORED_CREATED[vendor]
+
+
+def loadable_created(vendor: str, column: str) -> str:
+    """Return the SQL for a column ``created`` where it is a time that Python has in any zone, or NULL."""
+    return _LOADABLE[vendor].format(column=column)
+
+
+def says_its_time(vendor: str) -> str:
+    """Return the SQL condition for rows whose record seems to say what their column does: most of those that do.
+
+    The database looks at the record's text, as :func:`may_be_child` does.
+    """
+    text = "CAST(key_record AS text)" if vendor == "sqlite" else record_text(vendor)
+    return " OR ".join(_CONTAINS[vendor].format(text=text, member=f"'\"Created\":{space}'") for space in ("", " "))
 
 
 def shifted_latest(vendor: str, created: str) -> str:
