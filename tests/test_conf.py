@@ -16,6 +16,7 @@ from django_asherah import conf, engine
 from django_asherah.conf import find_problems, get_settings
 
 WEST = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+ALIAS = WEST.replace("key/1234abcd", "alias/clinic_1")
 EAST = "arn:aws:kms:us-east-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab"
 KEY = "0123456789abcdef" * 4
 STATIC: dict[str, Any] = {"SERVICE": "clinic", "PRODUCT": "records", "KMS": "static", "KMS_OPTIONS": {"key": KEY}}
@@ -209,11 +210,11 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
     "an ARN with a line end": ({**AWS, "REGIONS": {"us-west-2": f"{WEST}\n"}}, "asherah.E011", ["not the ARN"]),
     "an ARN of None": ({**AWS, "REGIONS": {"us-west-2": None}}, "asherah.E011", ["is None"]),
     "an alias": (
-        {**AWS, "REGIONS": {"us-west-2": WEST.replace("key/1234abcd", "alias/clinic_1")}},
+        {**AWS, "REGIONS": {"us-west-2": ALIAS}},
         "asherah.E011",
         [
-            f"ASHERAH['REGIONS']['us-west-2'] is '{WEST.replace('key/1234abcd', 'alias/clinic_1')}', an alias",
-            f"aws kms describe-key --region us-west-2 --key-id {WEST.replace('key/1234abcd', 'alias/clinic_1')} --query",
+            f"ASHERAH['REGIONS']['us-west-2'] is '{ALIAS}', an alias",
+            f"aws kms describe-key --region us-west-2 --key-id {ALIAS} --query",
             " --query KeyMetadata.Arn --output text",
             "open as before; asherah_rewrap stores the key's own ARN",
         ],
