@@ -200,7 +200,7 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
         "asherah.E011",
         [
             f"ASHERAH['REGIONS']['us-west-2'] is '{WEST.replace('key/1234abcd', 'alias/clinic_1')}', an alias",
-            f"aws kms describe-key --region us-west-2 --key-id {WEST.replace('key/1234abcd', 'alias/clinic_1')} --query",
+            f"aws kms describe-key --region us-west-2 --key-id {WEST.replace('key/1234abcd', 'alias/clinic_1')} ",
             " --query KeyMetadata.Arn --output text",
             "open as before; asherah_rewrap stores the key's own ARN",
         ],
