@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
@@ -58,6 +58,7 @@ class Settings:
     partition: str = "default"
     partition_guard: str = ""
     key_suffix: str = ""
+    read_suffixes: Sequence[str] = ()
     expire_key_after: timedelta = timedelta(days=90)
     revoke_check_interval: timedelta = timedelta(minutes=60)
     key_cache_size: int = 1000
@@ -123,7 +124,17 @@ def _names(raw: Mapping[str, Any]) -> Iterator[Problem]:
                 f"ASHERAH[{name!r}] is {value!r}.",
                 "Use ASCII letters, digits, '.', '_' and '-': other SDKs can't read key records with more.",
             )
+    yield from _read_suffixes(raw.get("READ_SUFFIXES", ()))
     yield from _partition(raw)
+
+
+def _read_suffixes(value: object) -> Iterator[Problem]:
+    if not isinstance(value, list | tuple) or not all(map(_is_name, value)):
+        yield Problem(
+            "asherah.E004",
+            f"ASHERAH['READ_SUFFIXES'] is {value!r}.",
+            "Give a list of the other regions' suffixes, each of ASCII letters, digits, '.', '_' and '-'.",
+        )
 
 
 def _is_name(value: object) -> bool:

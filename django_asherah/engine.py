@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -18,13 +21,15 @@ from django_asherah.envelope.interfaces import (
     CacheMissed,
     Event,
     KeyCreated,
+    KeyPassedOver,
     KMSCalled,
     Metastore,
     RegionFailed,
+    RenewalFailed,
     StaleKeyKept,
 )
 from django_asherah.envelope.keys import CryptoKey
-from django_asherah.envelope.policy import CryptoPolicy
+from django_asherah.envelope.policy import DAY, CryptoPolicy
 from django_asherah.envelope.session import Session, SessionFactory
 from django_asherah.exceptions import EncryptionError
 from django_asherah.guard import allowed_partitions, outside_guard
@@ -51,6 +56,9 @@ _running: _Running | None = None
 keys_alias: str | None = None
 """The database for which :func:`require_committed_key` never refuses: comparing costs less than calling it."""
 
+_own: ContextVar[_Running | None] = ContextVar("django_asherah.engine.own", default=None)
+"""What stands in for the running engine within :func:`own_keys`."""
+
 _session_type: type[Session] = Session
 _start_lock = ForkSafeLock()
 
@@ -65,7 +73,7 @@ def get_session(partition: str | None = None) -> Session:
         EncryptionError: the partition can't be part of a key id.
         PartitionMismatchError: a ``partition_guard`` is active that does not allow it.
     """
-    running = _running or _start()
+    running = _own.get() or _running or _start()
     if partition is None:
         partition = running.partition
     allowed = allowed_partitions.get()
@@ -83,7 +91,36 @@ def get_factory() -> SessionFactory:
     Raises:
         ImproperlyConfigured: the settings are wrong.
     """
-    return (_running or _start()).factory
+    return (_own.get() or _running or _start()).factory
+
+
+@contextmanager
+def own_keys() -> Iterator[SessionFactory]:
+    """Let everything in this block read and write with opened keys of its own, of which there are none yet.
+
+    Whoever looks, proves or rewrites must not rely on what this process has opened long ago; and what they load, and
+    what they fail to load, must not touch the keys by which the process serves its requests.
+
+    Raises:
+        ImproperlyConfigured: the settings are wrong.
+    """
+    running = _running or _start()
+    factory = running.factory.with_own_keys()
+    token = _own.set(replace(running, factory=factory, sessions=factory.sessions))
+    try:
+        yield factory
+    finally:
+        _own.reset(token)
+
+
+@contextmanager
+def key_rows_changing() -> Iterator[None]:
+    """Let this process, after the block, look at the row of each of its opened keys before it uses it again."""
+    try:
+        yield
+    finally:
+        if _running is not None:
+            _running.factory.require_checks()
 
 
 def get_keys_database() -> str | None:
@@ -149,9 +186,12 @@ def _start() -> _Running:
 
 def _make_factory(settings: Settings) -> SessionFactory:
     events = EventQueue(_record)
+    life = settings.expire_key_after.total_seconds()
     policy = CryptoPolicy(
-        expire_after=settings.expire_key_after.total_seconds(),
+        expire_after=life,
         revoke_check_interval=settings.revoke_check_interval.total_seconds(),
+        renew_ahead=min(life / 10, 7 * DAY),
+        grace=min(life / 10, DAY),
     )
     return SessionFactory(
         settings.service,
@@ -160,6 +200,7 @@ def _make_factory(settings: Settings) -> SessionFactory:
         settings.kms_provider(settings, events),
         policy,
         key_suffix=settings.key_suffix,
+        read_suffixes=settings.read_suffixes,
         cache_size=settings.key_cache_size,
         on_event=events,
         session_type=_session_type,
@@ -179,6 +220,13 @@ def _record(event: Event) -> None:
         case StaleKeyKept(meta, cause):
             named = {"key_id": meta.key_id, "created": meta.created, "cause": cause}
             audit.record(signals.stale_key_kept, "stale_key_kept", level=logging.WARNING, **named)
+        case RenewalFailed(meta, until, cause):
+            named = {"key_id": meta.key_id, "created": meta.created, "until": int(until), "cause": cause}
+            audit.record(signals.renewal_failed, "renewal_failed", level=logging.WARNING, **named)
+        case KeyPassedOver(key_id, reason):
+            audit.record(
+                signals.key_passed_over, "key_passed_over", level=logging.WARNING, key_id=key_id, reason=reason
+            )
         case RegionFailed(region, master_key, operation, consequence, cause):
             named = {"region": region, "master_key": master_key, "operation": operation}
             named |= {"consequence": consequence, "cause": cause}

@@ -89,19 +89,21 @@ def _newest_system_key(factory: SessionFactory, warnings: list[str]) -> Envelope
     key_id, metastore = factory.system_key_id, factory.metastore
     if not isinstance(metastore, ListsKeys):
         return metastore.load_latest(key_id)
-    records, unsound = [], list[str]()
+    sound, unsound = list[EnvelopeKeyRecord](), list[str]()
     for row in metastore.versions(key_id):
         try:
-            records.append(row.record())
+            record = row.record()
+            fault = factory.system_keys.find_fault(key_id, record, factory.clock())
         except InvalidRecordError as exc:
-            unsound.append(f"a row of key {key_id} is no key to write under: {exc}")
+            fault = str(exc)
+        if fault:
+            unsound.append(f"a row of key {key_id} is no key to write under: {fault}")
+        else:
+            sound.append(record)
     warnings += unsound[:MOST_WARNINGS]
     if len(unsound) > MOST_WARNINGS:
         warnings.append(f"{len(unsound) - MOST_WARNINGS} more rows of key {key_id} are none either")
-    try:
-        return metastore.load_latest(key_id)
-    except InvalidRecordError:  # Writes go on under the newest that is one.
-        return max(records, key=lambda record: record.created, default=None)
+    return max(sound, key=lambda record: record.created, default=None)
 
 
 def _ask_regions(kms: RegionalKMS, wrapped: bytes | None) -> dict[str, str]:

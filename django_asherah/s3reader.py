@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import time
+from collections.abc import Callable
+from random import random as any_fraction
 from typing import Any
 
 from django.core.files.storage import Storage
@@ -16,6 +19,9 @@ MAX_LENGTH = 8 * 1024**2
 
 _ATTEMPTS = 3
 """As boto3 asks again only until an answer begins."""
+
+_PAUSE = 0.2
+"""Seconds at most before the second attempt, and twice as long before the third."""
 
 _DOWNLOAD_PARAMETERS = (
     "ExpectedBucketOwner",
@@ -48,10 +54,19 @@ def in_ranges(storage: Storage, file: Any) -> Any:
 class S3Reader(io.RawIOBase):
     """Reads ahead, the further the longer what is read is in one piece."""
 
-    def __init__(self, object: Any, parameters: dict[str, Any]) -> None:
-        """Take boto3's ``Object``, and the parameters of its ``get()``."""
+    def __init__(
+        self,
+        object: Any,
+        parameters: dict[str, Any],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = any_fraction,
+    ) -> None:
+        """Take boto3's ``Object``, the parameters of its ``get()``, and what waits and cuts pauses by a fraction."""
         self._object = object
         self._parameters = parameters
+        self._sleep = sleep
+        self._random = random
         self._end: int = object.content_length
         self._position = 0
         self._start, self._held = 0, memoryview(b"")
@@ -97,6 +112,7 @@ class S3Reader(io.RawIOBase):
             except Exception:
                 if attempt == _ATTEMPTS:
                     raise
+                self._sleep(_PAUSE * attempt * self._random())
             else:
                 break
         return data

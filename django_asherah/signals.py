@@ -5,6 +5,9 @@ signal              arguments
 =================== ================================================================================================
 ``key_created``     ``key_id`` (str), ``created`` (int, Unix seconds)
 ``stale_key_kept``  ``key_id``, ``created``, ``cause`` (Exception): the record couldn't be read for its revoke check
+``renewal_failed``  ``key_id``, ``created``, ``until`` (int, Unix seconds: its last moment for new writes), ``cause``: a
+                    key expires soon, or has expired, and no newer one can be made
+``key_passed_over`` ``key_id``, ``reason`` (str): the newest row of this id is no key for new writes
 ``key_rotated``     ``key_id``, ``created``: of the new key
 ``key_revoked``     ``key_id``, ``created``
 ``key_rewrapped``   ``key_id``, ``created``, ``regions`` (list of str): the regions it is wrapped for now
@@ -21,6 +24,8 @@ from django.dispatch import Signal
 
 key_created = Signal()
 stale_key_kept = Signal()
+renewal_failed = Signal()
+key_passed_over = Signal()
 key_rotated = Signal()
 key_revoked = Signal()
 key_rewrapped = Signal()

@@ -113,6 +113,9 @@ class EncryptedStorage(Storage):
     def size(self, name: str) -> int:
         """Return the length of a file's content, as its length in the storage has it. Never downloads the file.
 
+        Where only the whole file can be read, this takes its header to be as long as one with the configured
+        ``KEY_SUFFIX``: of a file that was written with a longer or shorter one, it is off by the difference.
+
         Raises:
             InvalidRecordError: it is no encrypted file, as far as that can be told: in a storage that can read only
                 whole files, by its length alone.

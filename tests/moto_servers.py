@@ -17,7 +17,7 @@ import socketserver
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,43 @@ def stalled() -> Iterator[FaultServer]:
         fault = FaultServer(f"http://127.0.0.1:{server.server_address[1]}")
         with _serving(server, released.set):
             yield fault
+
+
+_ANSWER = {
+    "status line": (b"HTTP/1.1 200 ", b"O"),
+    "headers": (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: 1000000\r\n\r\n{", b" "),
+}
+"""The beginning of an answer that stops within this part of it, and what goes on to come, byte for byte."""
+
+
+@contextmanager
+def dripping(part: str = "body") -> Iterator[FaultServer]:
+    """Run a server whose answers never end: within ``part`` of each, a byte comes every tenth of a second."""
+    released = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            fault.requests += 1
+            drip(self.request, part, released)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        fault = FaultServer(f"http://127.0.0.1:{server.server_address[1]}")
+        with _serving(server, released.set):
+            yield fault
+
+
+def drip(connection: socket.socket, part: str, released: threading.Event) -> None:
+    """Send the beginning of an answer, and a byte of ``part`` every tenth of a second until ``released``."""
+    beginning, byte = _ANSWER[part]
+    with suppress(OSError):  # Whoever asked has gone.
+        connection.sendall(beginning)
+        while not released.wait(0.1):
+            connection.sendall(byte)
 
 
 @contextmanager

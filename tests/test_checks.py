@@ -25,6 +25,7 @@ from django.test.utils import isolate_apps
 from pytest_django import Settings
 
 import django_asherah.checks
+from django_asherah import engine
 from django_asherah.checks.admin import check_admin
 from django_asherah.checks.guard import check_partition_guard
 from django_asherah.checks.models import check_models
@@ -79,6 +80,32 @@ class TestSettings:
         assert message.id == "asherah.W002"
         assert f"ASHERAH['{name}'] is 'a_b'" in message.msg
         assert not message.is_serious()
+
+    def test_a_suffix_to_read_with_an_underscore_is_a_warning(self, settings: Settings) -> None:
+        settings.ASHERAH = {**STATIC, "READ_SUFFIXES": ["eu", "a_b"]}
+
+        [message] = check_settings(None)
+
+        assert message.id == "asherah.W002"
+        assert "ASHERAH['READ_SUFFIXES'] is ['eu', 'a_b']" in message.msg
+
+    @pytest.mark.parametrize(
+        ("changes", "unread"),
+        [
+            ({"KEY_SUFFIX": "a"}, ["Keys without a suffix are not read"]),
+            ({"READ_SUFFIXES": ["a"]}, ["Keys with the suffix 'a' are not read"]),
+            ({"KEY_SUFFIX": "b", "READ_SUFFIXES": ["a"]}, ["Keys with the suffix 'a' are not read"]),
+            ({"KEY_SUFFIX": "b", "READ_SUFFIXES": ["c"]}, []),
+        ],
+    )
+    def test_a_suffix_whose_ids_can_be_another_partitions_is_a_warning(
+        self, settings: Settings, changes: dict[str, Any], unread: list[str]
+    ) -> None:
+        settings.ASHERAH = {**STATIC, "SERVICE": "a", "PRODUCT": "a", **changes}
+
+        assert [(message.id, message.msg.partition(":")[0]) for message in check_settings(None)] == [
+            ("asherah.W002", text) for text in unread
+        ]
 
     def test_a_partition_with_an_underscore_is_fine(self, settings: Settings) -> None:
         settings.ASHERAH = {**STATIC, "PARTITION": "a_b"}
@@ -305,6 +332,36 @@ class TestKeyTable:
         settings.ASHERAH = as_asherah(DATABASE=alias_of_keys)
 
         assert check_key_table(None, databases=["default", "other"]) == []
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize(
+        ("service", "product", "suffix", "told"),
+        [
+            ("app", "pay", "eu", ["_SK_pay_eu"]),
+            ("pay", "eu", "", ["_SK_app_pay_eu", "_SK_my_app_pay_eu"]),
+            ("app", "pay", "", []),
+            ("app", "pay", "us", []),
+            ("PAY", "EU", "", []),
+            ("ay", "eu", "", []),
+        ],
+    )
+    def test_keys_of_a_service_whose_ids_can_be_the_same_are_a_warning(
+        self, settings: Settings, service: str, product: str, suffix: str, told: list[str]
+    ) -> None:
+        for other in (("app", "pay", "eu"), ("pay", "eu", ""), ("my_app", "pay", "eu"), ("q", "z", "")):
+            if suffix != "eu" or other[0] != "my_app":
+                settings.ASHERAH = as_asherah(**dict(zip(("SERVICE", "PRODUCT", "KEY_SUFFIX"), other, strict=True)))
+                engine.get_session("t1").encrypt(b"")
+        settings.ASHERAH = as_asherah(SERVICE=service, PRODUCT=product, KEY_SUFFIX=suffix)
+
+        found = check_key_table(None, databases=["default"])
+
+        assert [message.id for message in found] == ["asherah.W002"] * len(told)
+        ours = "_".join(filter(None, ["_SK", service, product, suffix]))
+        for message, key_id in zip(found, told, strict=True):
+            assert f" holds keys under system key {key_id} of another service or product" in message.msg
+            assert message.msg.endswith(f"can be the same as those under {ours}.")
+            assert not message.is_serious()
 
     def test_the_table_of_the_official_ddl_is_right(self, make_table: Callable[..., list[CheckMessage]]) -> None:
         [message] = make_table(row_id=None)

@@ -64,7 +64,7 @@ def test_the_least_that_is_needed_gets_the_documented_defaults(settings: DjangoS
         {**AWS, "KMS_OPTIONS": {"endpoint_urls": {"us-east-1": "https://vpce-1.kms.us-east-1.vpce.amazonaws.com"}}},
         {**AWS, "REGIONS": {"us-gov-west-1": WEST.replace("aws:kms:us-west-2", "aws-us-gov:kms:us-gov-west-1")}}
         | {"PREFERRED_REGION": "us-gov-west-1"},
-        {**AWS, "REGIONS": {"us-west-2": WEST.replace("key/1234abcd", "alias/clinic_1/")}},
+        {**AWS, "REGIONS": {"us-west-2": WEST.replace("key/1234abcd", "key/mrk-1234abcd")}},
         {**STATIC, "KMS": "some.kms.Class", "KMS_OPTIONS": {"whatever": 1}},
         {**STATIC, "METASTORE": "some.metastore.Class", "METASTORE_OPTIONS": {"table": "keys"}},
         {**STATIC, "METASTORE": "memory", "DATABASE": "nowhere"},
@@ -72,8 +72,11 @@ def test_the_least_that_is_needed_gets_the_documented_defaults(settings: DjangoS
         {**STATIC, "EXPIRE_KEY_AFTER": timedelta(seconds=1), "REVOKE_CHECK_INTERVAL": timedelta.max},
         {**STATIC, "KEY_CACHE_SIZE": 1},
         {**STATIC, "PARTITION_GUARD": "clinic.tenants.partitions_of"},
+        {**STATIC, "READ_SUFFIXES": []},
+        {**STATIC, "READ_SUFFIXES": ("us-west-2", "eu-west-1")},
+        {**STATIC, "KEY_SUFFIX": "eu-west-1", "READ_SUFFIXES": ["us-west-2", "eu-west-1"]},
     ],
-    ids=range(13),
+    ids=range(16),
 )
 def test_what_is_right_is_accepted(settings: DjangoSettings, given: dict[str, Any]) -> None:
     assert problems(settings, given) == []
@@ -109,6 +112,16 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
     "a service with a line end": ({**STATIC, "SERVICE": "clinic\n"}, "asherah.E004", [r"'clinic\n'"]),
     "a service that is a number": ({**STATIC, "SERVICE": 7}, "asherah.E004", ["ASHERAH['SERVICE'] is 7"]),
     "a suffix with a slash": ({**STATIC, "KEY_SUFFIX": "a/b"}, "asherah.E004", ["ASHERAH['KEY_SUFFIX'] is 'a/b'"]),
+    "suffixes in a text": (
+        {**STATIC, "READ_SUFFIXES": "us-west-2"},
+        "asherah.E004",
+        ["ASHERAH['READ_SUFFIXES'] is 'us-west-2'", "Give a list of the other regions' suffixes"],
+    ),
+    "suffixes of None": ({**STATIC, "READ_SUFFIXES": None}, "asherah.E004", ["ASHERAH['READ_SUFFIXES'] is None"]),
+    "suffixes in a set": ({**STATIC, "READ_SUFFIXES": {"eu"}}, "asherah.E004", ["['READ_SUFFIXES'] is {'eu'}"]),
+    "an empty suffix to read": ({**STATIC, "READ_SUFFIXES": [""]}, "asherah.E004", ["READ_SUFFIXES'] is ['']"]),
+    "a number as suffix to read": ({**STATIC, "READ_SUFFIXES": ["a", 7]}, "asherah.E004", ["is ['a', 7]"]),
+    "a suffix to read with a slash": ({**STATIC, "READ_SUFFIXES": ["a/b"]}, "asherah.E004", ["is ['a/b']"]),
     "an empty partition": (
         {**STATIC, "PARTITION": ""},
         "asherah.E005",
@@ -195,6 +208,16 @@ WRONG: dict[str, tuple[Any, str, list[str]]] = {
     "a bare key id": ({**AWS, "REGIONS": {"us-west-2": "1234abcd"}}, "asherah.E011", ["looks like arn:aws:kms:"]),
     "an ARN with a line end": ({**AWS, "REGIONS": {"us-west-2": f"{WEST}\n"}}, "asherah.E011", ["not the ARN"]),
     "an ARN of None": ({**AWS, "REGIONS": {"us-west-2": None}}, "asherah.E011", ["is None"]),
+    "an alias": (
+        {**AWS, "REGIONS": {"us-west-2": WEST.replace("key/1234abcd", "alias/clinic_1")}},
+        "asherah.E011",
+        [
+            f"ASHERAH['REGIONS']['us-west-2'] is '{WEST.replace('key/1234abcd', 'alias/clinic_1')}', an alias",
+            f"aws kms describe-key --region us-west-2 --key-id {WEST.replace('key/1234abcd', 'alias/clinic_1')} --query",
+            " --query KeyMetadata.Arn --output text",
+            "open as before; asherah_rewrap stores the key's own ARN",
+        ],
+    ),
     "an ARN of another region": (
         {**AWS, "REGIONS": {"us-west-2": EAST}},
         "asherah.E012",

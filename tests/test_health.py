@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import pytest
@@ -32,6 +32,9 @@ class BrokenMetastore(MemoryMetastore):
         super().__init__()
 
     def load_latest(self, key_id: str) -> None:
+        raise MetastoreError("the key table is out of reach")
+
+    def versions(self, key_id: str) -> NoReturn:
         raise MetastoreError("the key table is out of reach")
 
 

@@ -154,7 +154,7 @@ def test_kms_calls_are_timed_by_region_and_outcome(
     seen = {tuple(value for _, value in attributes): point.count for attributes, point in points.items()}
     assert seen == {
         ("us-west-2", "GenerateDataKey", "ok"): 1,
-        ("us-west-2", "Decrypt", "ok"): 1,
+        ("us-west-2", "Decrypt", "ok"): 2,
         ("us-east-1", "AccessDeniedException", "Encrypt", "error"): 1,
         ("us-east-1", "AccessDeniedException", "GenerateDataKey", "error"): 1,
     }

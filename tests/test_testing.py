@@ -160,7 +160,12 @@ class TestFakeKMS:
             assert is_regional(running)
             assert list(running.master_keys) == ["eu-west-1", "eu-central-1"]
             engine.get_session().encrypt(b"x")
-        assert kms.calls == {("eu-west-1", "GenerateDataKey"): 1, ("eu-central-1", "Encrypt"): 1}
+        assert kms.calls == {
+            ("eu-west-1", "GenerateDataKey"): 1,
+            ("eu-west-1", "Decrypt"): 1,
+            ("eu-central-1", "Encrypt"): 1,
+            ("eu-central-1", "Decrypt"): 1,
+        }
 
     def test_shows_its_regions_and_no_key(self) -> None:
         assert repr(FakeKMS("a", "b")) == "<FakeKMS a, b>"

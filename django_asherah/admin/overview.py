@@ -60,7 +60,9 @@ class Overview:
     @property
     def current(self) -> tuple[int, KeyInfo] | None:
         """The system key that new intermediate keys are made under; None if the next write makes one."""
-        return next(((pk, key) for pk, key in self.system_keys if key.ours and key.state is KeyState.CURRENT), None)
+        return next(
+            ((pk, key) for pk, key in self.system_keys if key.takes_writes and key.state is KeyState.CURRENT), None
+        )
 
     @cached_property
     def unsound(self) -> list[int]:
@@ -118,6 +120,6 @@ def get_overview(request: HttpRequest) -> Overview:
     """
     holder = cast(Any, request)
     if not hasattr(holder, "asherah_overview"):
-        holder.asherah_overview = Overview(get_context(keep_keys=True))
+        holder.asherah_overview = Overview(get_context())
     overview: Overview = holder.asherah_overview
     return overview

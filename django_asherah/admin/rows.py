@@ -69,7 +69,7 @@ class KeyRows(QuerySet[Any, Any]):
         return self.filter(_is_of_kind(kind))
 
     def ours(self, context: Context) -> Self:
-        """Return the keys of the configured service, product and suffix."""
+        """Return the keys of the configured service, product and suffix: those that new writes use."""
         system_id = context.factory.system_key_id
         is_intermediate = _is_of_kind(KeyKind.INTERMEDIATE) & Q(key_id__endswith=intermediate_id_tail(system_id))
         return self.filter(Q(key_id=system_id) | is_intermediate)

@@ -6,7 +6,7 @@ id               when  what
 asherah.E001           ``settings.ASHERAH`` is missing or not a dict
 asherah.E002           an unknown setting
 asherah.E003           ``SERVICE`` or ``PRODUCT`` is not set
-asherah.E004           ``SERVICE``, ``PRODUCT`` or ``KEY_SUFFIX`` contains characters that aren't allowed in a key id
+asherah.E004           ``SERVICE``, ``PRODUCT``, ``KEY_SUFFIX`` or one of ``READ_SUFFIXES`` can't be part of a key id
 asherah.E005           ``PARTITION`` can't be part of a key id
 asherah.E006           ``KMS_OPTIONS`` is not a dict, or an option in it is unknown or wrong
 asherah.E007           ``KMS`` is neither a known name nor a dotted path
@@ -21,7 +21,7 @@ asherah.E015           ``EXPIRE_KEY_AFTER``, ``REVOKE_CHECK_INTERVAL`` or ``KEY_
 asherah.E016           ``METASTORE_OPTIONS`` is not a dict, or an option in it is unknown
 asherah.E017           ``PARTITION_GUARD`` is not the dotted path of a function, or the middleware needs it
 asherah.W001           ``REGIONS`` names only one region
-asherah.W002           ``SERVICE``, ``PRODUCT`` or ``KEY_SUFFIX`` contains ``_``, so key ids are ambiguous
+asherah.W002           key ids are ambiguous: a name holds ``_``, or ids of two suffixes, or of two services, can be one
 asherah.W003           ``PARTITION_GUARD`` is set, and the middleware is missing
 asherah.E020     (d)   the static KMS
 asherah.E021     (d)   a KMS endpoint on this very machine, or one without TLS

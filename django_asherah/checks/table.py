@@ -14,8 +14,9 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_asherah.checks.collisions import check_collisions
 from django_asherah.checks.sessions import check_zone
-from django_asherah.conf import find_problems, get_settings
+from django_asherah.conf import Settings, find_problems, get_settings
 from django_asherah.envelope.records import MAX_KEY_ID_LENGTH
 
 _TABLE = "encryption_key"
@@ -76,13 +77,13 @@ def check_key_table(
         hint = "Use PostgreSQL, MySQL, MariaDB or SQLite."
         return [_error("E030", connection, f"can't be read: it is in {connection.display_name}.", hint)]
     try:
-        return list(_check_table(connection))
+        return list(_check_table(connection, settings))
     except DatabaseFailure as exc:
         reason = str(exc).partition("\n")[0]
         return [_error("E030", connection, f"can't be read: {reason}", "Fix the connection or the permissions.")]
 
 
-def _check_table(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+def _check_table(connection: BaseDatabaseWrapper, settings: Settings) -> Iterator[CheckMessage]:
     tables = connection.introspection.table_names()
     if _TABLE not in tables:
         yield from _check_missing(connection, tables)
@@ -97,6 +98,7 @@ def _check_table(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     if not wrong:
         yield from _check_collation(connection, columns["id"][1])
         yield from _check_uniqueness(connection)
+        yield from check_collisions(connection, _place(connection), settings)
     for name in _TYPES:
         yield from _check_other_sdks(connection, name, columns[name][0])
     if connection.vendor == "mysql" and columns["created"][0].startswith("timestamp"):

@@ -5,13 +5,15 @@ What holds for one key in :mod:`django_asherah.envelope.keyring` holds for each 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from django_asherah.envelope.aead import KEY_LENGTH, wipe
+from django_asherah.envelope.clocks import Moment
 from django_asherah.envelope.interfaces import CacheMissed
-from django_asherah.envelope.keyring import CREATE_ATTEMPTS, Collaborators, KeyRing, never_valid, standing
+from django_asherah.envelope.keyring import CREATE_ATTEMPTS, KeyRing, never_valid
 from django_asherah.envelope.keys import CryptoKey
+from django_asherah.envelope.loading import Collaborators
 from django_asherah.envelope.one_by_one import many_at_once
 from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
@@ -42,7 +44,7 @@ class BatchKeyRing(KeyRing):
         Raises:
             MetastoreError: the metastore can't be read, and a key that is not cached was wanted.
         """
-        now = self._clock()
+        now = self._timer()
         keys: dict[KeyMeta, CryptoKey] = {}
         wanted: list[KeyMeta] = []
         for meta in dict.fromkeys(metas):
@@ -52,7 +54,10 @@ class BatchKeyRing(KeyRing):
             elif not self._unavailable.has(meta, now):
                 wanted.append(meta)
         for part in parts_of(wanted, KEYS_AT_ONCE):
-            keys |= self._load_part(part)
+            try:
+                keys |= self._load_part(part)
+            except KMSError:  # Another thread has been loading one of them for too long.
+                self._note_unavailable(part, self._clocks.now())
         return keys
 
     def current_many(self, key_ids: Iterable[str]) -> dict[str, CryptoKey]:
@@ -61,7 +66,7 @@ class BatchKeyRing(KeyRing):
         Raises:
             KMSError, MetastoreError: one is not cached, and can't be loaded or made.
         """
-        now = self._clock()
+        now = self._timer()
         keys: dict[str, CryptoKey] = {}
         wanted: list[str] = []
         for key_id in dict.fromkeys(key_ids):
@@ -84,9 +89,18 @@ class BatchKeyRing(KeyRing):
         keys: dict[str, CryptoKey] = {}
         for part in parts_of(dict.fromkeys(key_ids), KEYS_AT_ONCE):
             with self._notify.held(), self._locked(part):
-                latest = self._many.load_latest_many(part)
-                keys |= self._create_many({key_id: latest.get(key_id) for key_id in part}, self._clock())
+                now = self._clocks.now()
+                latest = self._newest.find_many(part, now.wall)
+                keys |= self._create_many({key_id: latest.get(key_id) for key_id in part}, now)
         return keys
+
+    def newest_records(self, key_ids: Sequence[str]) -> dict[str, EnvelopeKeyRecord]:
+        """Return the newest record of each of these ids that new writes may go by, be it expired or revoked.
+
+        Raises:
+            MetastoreError: the metastore fails.
+        """
+        return self._newest.find_many(key_ids, self._clocks.wall())
 
     def clear(self) -> None:
         """Forget every opened key, and which could not be opened."""
@@ -99,8 +113,9 @@ class BatchKeyRing(KeyRing):
         with ExitStack() as stack:
             busy = set()
             for key_id in sorted(set(key_ids)):
-                lock = self.cache.loading(key_id)
-                if lock.acquire(blocking=key_id not in not_waited_for):
+                if key_id not in not_waited_for:
+                    stack.enter_context(self._loading(key_id))
+                elif (lock := self.cache.loading(key_id)).acquire(blocking=False):
                     stack.callback(lock.release)
                 else:
                     busy.add(key_id)
@@ -111,12 +126,12 @@ class BatchKeyRing(KeyRing):
         lacking = {meta.key_id for meta in metas if (key := self.cache.get(meta)) is None or not key.is_committed}
         cached = {meta.key_id for meta in metas} - lacking
         with self._notify.held(), self._locked((meta.key_id for meta in metas), cached) as busy:
-            now = self._clock()
+            now = self._clocks.now()
             keys: dict[KeyMeta, CryptoKey] = {}
             wanted: list[KeyMeta] = []
             for meta in metas:
                 key = self.cache.get(meta)
-                if key is not None and (key.is_trusted(now) or meta.key_id in busy):
+                if key is not None and (key.is_trusted(now.timer) or meta.key_id in busy):
                     keys[meta] = key
                 elif meta.key_id not in busy:
                     wanted.append(meta)
@@ -126,7 +141,7 @@ class BatchKeyRing(KeyRing):
                 self._note_unavailable(wanted, now)
                 raise
 
-    def _load_wanted(self, metas: list[KeyMeta], now: float) -> dict[KeyMeta, CryptoKey]:
+    def _load_wanted(self, metas: list[KeyMeta], now: Moment) -> dict[KeyMeta, CryptoKey]:
         """Load or check keys; the caller holds their ids' locks."""
         if not metas:
             return {}
@@ -136,13 +151,17 @@ class BatchKeyRing(KeyRing):
             found = self._metastore.load_many(metas)
         except MetastoreError as exc:
             return self._trust_all_a_little_longer(metas, now, exc)
-        records = {meta: found[meta] for meta in metas if meta in found}
+        records = {meta: found[meta] for meta in metas if meta in found and found[meta].created == meta.created}
         cached = {meta: record for meta, record in records.items() if self._update_record(meta, record)}
         sealed = {meta: record for meta, record in records.items() if meta not in cached}
         keys: dict[KeyMeta, CryptoKey] = {}
         for meta, record in {**cached, **self._openable(sealed)}.items():
             with suppress(AsherahError):
                 keys[meta] = self._open_or_reuse(meta, record, now)
+        for meta in metas:
+            if meta not in keys and (held := self.cache.get(meta)) is not None and held.is_committed:
+                with suppress(AsherahError):
+                    keys[meta] = self._load(meta)
         self._note_unavailable((meta for meta in metas if meta not in keys), now)
         return keys
 
@@ -150,12 +169,12 @@ class BatchKeyRing(KeyRing):
         """Return those of these records that are worth an attempt."""
         return records
 
-    def _note_unavailable(self, metas: Iterable[KeyMeta], now: float) -> None:
+    def _note_unavailable(self, metas: Iterable[KeyMeta], now: Moment) -> None:
         for meta in metas:
-            self._unavailable.add(meta, now)
+            self._unavailable.add(meta, now.timer)
 
     def _trust_all_a_little_longer(
-        self, metas: list[KeyMeta], now: float, cause: MetastoreError
+        self, metas: list[KeyMeta], now: Moment, cause: MetastoreError
     ) -> dict[KeyMeta, CryptoKey]:
         cached = {meta: key for meta in metas if (key := self.cache.get(meta)) is not None and key.is_committed}
         keys = {meta: self._trust_a_little_longer(key, now, cause) for meta, key in cached.items()}
@@ -165,15 +184,16 @@ class BatchKeyRing(KeyRing):
 
     def _renew_part(self, key_ids: list[str]) -> dict[str, CryptoKey]:
         """Find or make the keys for new writes; the caller holds the ids' locks."""
-        now = self._clock()
+        now = self._clocks.now()
         held = {key_id: self.cache.current(key_id) for key_id in key_ids}
-        keys = {key_id: key for key_id, key in held.items() if key is not None and key.takes_writes(now)}
+        keys = {key_id: key for key_id, key in held.items() if key is not None and key.takes_writes(now.timer)}
         due = [key_id for key_id in key_ids if key_id not in keys]
         for key_id in due:
             self._notify(CacheMissed(key_id))
         try:
-            latest = self._many.load_latest_many(due)
-            keys |= self._valid_of(latest, now)
+            latest = self._newest.find_many(due, now.wall)
+            valid = self._valid_of(latest, now)
+            keys |= valid | self._create_many_ahead(valid, latest, now)
             keys |= self._create_many({key_id: latest.get(key_id) for key_id in due if key_id not in keys}, now)
         except (MetastoreError, KMSError) as exc:
             for key_id in due:
@@ -182,10 +202,22 @@ class BatchKeyRing(KeyRing):
                 key = held[key_id]
                 if key is None or not self._may_go_on(key, now, exc):
                     raise
-                keys[key_id] = self._trust_a_little_longer(key, now, exc)
+                keys[key_id] = self._go_on(key, now, exc)
         return keys
 
-    def _valid_of(self, latest: Mapping[str, EnvelopeKeyRecord], now: float) -> dict[str, CryptoKey]:
+    def _create_many_ahead(
+        self, valid: Mapping[str, CryptoKey], latest: Mapping[str, EnvelopeKeyRecord], now: Moment
+    ) -> dict[str, CryptoKey]:
+        """Make the keys that follow those of ``valid`` which are due; none if they can't be made now."""
+        due = {key_id: latest[key_id] for key_id, key in valid.items() if self._is_due(key, now)}
+        try:
+            return self._create_many(due, now) if due else {}
+        except (MetastoreError, KMSError) as exc:
+            for key_id in due:
+                self._note_failed_renewal(valid[key_id], exc)
+            return {}
+
+    def _valid_of(self, latest: Mapping[str, EnvelopeKeyRecord], now: Moment) -> dict[str, CryptoKey]:
         """Return those of the latest keys that take new writes, and let new writes use them."""
         keys: dict[str, CryptoKey] = {}
         for key_id, record in latest.items():
@@ -195,7 +227,7 @@ class BatchKeyRing(KeyRing):
                 keys[key_id] = key
         return keys
 
-    def _create_many(self, newest: Mapping[str, EnvelopeKeyRecord | None], now: float) -> dict[str, CryptoKey]:
+    def _create_many(self, newest: Mapping[str, EnvelopeKeyRecord | None], now: Moment) -> dict[str, CryptoKey]:
         """Make and store keys that are newer than ``newest``, by id; whoever's record is stored first is the key."""
         keys: dict[str, CryptoKey] = {}
         lost: dict[str, KeyMeta] = {}
@@ -205,13 +237,15 @@ class BatchKeyRing(KeyRing):
             lost = {meta.key_id: meta for meta in metas if meta.key_id not in keys}
             if not lost:
                 return keys
-            found = self._many.load_latest_many(list(lost))
-            latest = {key_id: standing(meta, found.get(key_id)) for key_id, meta in lost.items()}
-            keys |= self._valid_of(latest, now)
-            newest = {key_id: record for key_id, record in latest.items() if key_id not in keys}
+            found = self._newest.find_many(list(lost), now.wall)
+            for key_id, meta in lost.items():
+                if key_id not in found:
+                    self._require_some(meta)
+            keys |= self._valid_of(found, now)
+            newest = {key_id: found.get(key_id) for key_id in lost if key_id not in keys}
         raise never_valid(next(iter(newest)))
 
-    def _store_new_many(self, metas: list[KeyMeta], now: float) -> dict[str, CryptoKey]:
+    def _store_new_many(self, metas: list[KeyMeta], now: Moment) -> dict[str, CryptoKey]:
         """Make keys and store them; return those whose place was free, and let new writes use them."""
         if not metas:
             return {}

@@ -21,6 +21,7 @@ early and clearly; what keeps partitions apart is that the intermediate key of t
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import lru_cache
 from typing import TypeGuard
 
@@ -62,18 +63,18 @@ def compact_prefix(meta: KeyMeta) -> bytes:
     return VERSION + meta.created.to_bytes(_CREATED_END - 1) + fingerprint
 
 
-def decode_compact(blob: bytes, key_id: str) -> DataRowRecord:
-    """Read a compact record of the partition whose intermediate key id is ``key_id``.
+def decode_compact(blob: bytes, key_id: str, others: tuple[str, ...] = ()) -> DataRowRecord:
+    """Read a compact record of the partition whose intermediate key id is ``key_id`` or one of the ``others``.
 
     Raises:
         InvalidRecordError: not a compact record, or over a bound.
         PartitionMismatchError: another partition's record.
     """
-    meta, sealed_key, sealed = split_compact(blob, key_id)
+    meta, sealed_key, sealed = split_compact(blob, key_id, others)
     return DataRowRecord(DataRowKey(meta.created, sealed_key, meta), sealed)
 
 
-def split_compact(blob: bytes, key_id: str) -> tuple[KeyMeta, bytes, bytes]:
+def split_compact(blob: bytes, key_id: str, others: tuple[str, ...] = ()) -> tuple[KeyMeta, bytes, bytes]:
     """Return a compact record's intermediate key, sealed data row key and sealed payload.
 
     Raises:
@@ -81,7 +82,20 @@ def split_compact(blob: bytes, key_id: str) -> tuple[KeyMeta, bytes, bytes]:
     """
     if not _LEAST <= len(blob) <= _MOST:
         raise InvalidRecordError(f"not a compact record: {len(blob)} bytes, expected {_LEAST} to {_MOST}")
-    return _meta(blob[:PREFIX_LENGTH], key_id), blob[PREFIX_LENGTH:_KEY_END], blob[_KEY_END:]
+    try:
+        meta = _meta(blob[:PREFIX_LENGTH], key_id)
+    except PartitionMismatchError:
+        if not others:
+            raise
+        meta = _meta_of_other(blob[:PREFIX_LENGTH], others, key_id)
+    return meta, blob[PREFIX_LENGTH:_KEY_END], blob[_KEY_END:]
+
+
+def _meta_of_other(prefix: bytes, others: tuple[str, ...], own: str) -> KeyMeta:
+    for key_id in others:
+        with suppress(PartitionMismatchError):
+            return _meta(prefix, key_id)
+    raise _mismatch(own)
 
 
 @lru_cache(maxsize=4096)
@@ -93,5 +107,9 @@ def _meta(prefix: bytes, key_id: str) -> KeyMeta:
     if meta.created > MAX_CREATED:
         raise InvalidRecordError(f"not a compact record: a key created {meta.created} is later than any can be")
     if prefix != compact_prefix(meta):
-        raise PartitionMismatchError(f"the compact record is not of this partition, whose key is {printable(key_id)}")
+        raise _mismatch(key_id)
     return meta
+
+
+def _mismatch(key_id: str) -> PartitionMismatchError:
+    return PartitionMismatchError(f"the compact record is not of this partition, whose key is {printable(key_id)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -50,7 +50,11 @@ class Metastore(Protocol):
         """
 
     def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
-        """Return the record with the greatest creation time of this key id, or None."""
+        """Return the record with the greatest creation time of this key id, or None.
+
+        Raises:
+            InvalidRecordError: the newest row is no sound key. Those before it are found by :class:`ListsVersions`.
+        """
 
     def store(self, key_id: str, record: EnvelopeKeyRecord) -> bool:
         """Insert ``record`` if its (key id, creation time) is free; False if another record stands there."""
@@ -60,6 +64,29 @@ class Metastore(Protocol):
 
         True where it is committed. False where it may be the caller's own transaction that wrote it, which may
         yet roll back, or where that can't be told.
+        """
+
+
+class StoredKey(Protocol):
+    """One row of the key table, sound or not."""
+
+    def record(self) -> EnvelopeKeyRecord:
+        """Return its record.
+
+        Raises:
+            InvalidRecordError: it can't be read, or its row does not agree with it.
+        """
+
+
+@runtime_checkable
+class ListsVersions(Protocol):
+    """A metastore that lists the keys of one id, so that one bad row does not hide the sound ones behind it."""
+
+    def versions(self, key_id: str) -> Iterable[StoredKey]:
+        """Return the rows of one key id, the newest first.
+
+        Raises:
+            MetastoreError: the storage fails.
         """
 
 
@@ -89,10 +116,42 @@ class KeyCreated:
 
 @dataclass(frozen=True, slots=True)
 class StaleKeyKept:
-    """A key is due for its revoke check, but its record can't be read now; the cached key stays in use."""
+    """A key is due for its revoke check, but its record can't be read now; the cached key stays in use.
+
+    If there is a record and the cached key is not what it holds, the cached key goes on opening what it sealed, and
+    takes no new writes.
+    """
 
     meta: KeyMeta
     cause: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalFailed:
+    """A key is about to expire, or has expired, and no newer one can be made now; new writes go on under it.
+
+    Attributes:
+        meta: the key.
+        until: the last moment at which it takes new writes, in Unix seconds.
+        cause: why there is no newer one.
+    """
+
+    meta: KeyMeta
+    until: float
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPassedOver:
+    """A newest row of a key id is no key for new writes, so an older or a new key serves them.
+
+    Attributes:
+        key_id: the id.
+        reason: what is wrong with the row.
+    """
+
+    key_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +193,7 @@ class CacheMissed:
     key_id: str
 
 
-Event: TypeAlias = KeyCreated | StaleKeyKept | RegionFailed | KMSCalled | CacheMissed
+Event: TypeAlias = KeyCreated | StaleKeyKept | RenewalFailed | KeyPassedOver | RegionFailed | KMSCalled | CacheMissed
 Listener: TypeAlias = Callable[[Event], None]
 
 

@@ -1,39 +1,28 @@
-"""Key rings: load, check, make and rotate the keys of one level of the hierarchy.
+"""Key rings: make, renew and rotate the keys of one level of the hierarchy.
 
 Behaviour follows ``go/appencryption/envelope.go`` of godaddy/asherah. Where this differs: a stale key is compared by
-``created`` when it is read again, a store error is never taken for a duplicate, and a key that must follow a
-revoked one of the same minute gets a ``created`` of its own.
+``created`` when it is read again, a store error is never taken for a duplicate, a key that must follow a revoked one of
+the same minute gets a ``created`` of its own, and neither a broken newest row nor a key from the future takes writes.
 """
 
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from django_asherah.envelope.aead import KEY_LENGTH, wipe
-from django_asherah.envelope.cache import KeyCache
-from django_asherah.envelope.events import EventQueue
-from django_asherah.envelope.interfaces import CacheMissed, Clock, KeyCreated, Metastore, Random, StaleKeyKept
-from django_asherah.envelope.keys import BEFORE_EVERY_USE, CryptoKey
-from django_asherah.envelope.native import make_cipher
-from django_asherah.envelope.policy import CryptoPolicy
+from django_asherah.envelope.clocks import Moment, require_representable
+from django_asherah.envelope.interfaces import CacheMissed, KeyCreated, RenewalFailed
+from django_asherah.envelope.keys import CryptoKey
+from django_asherah.envelope.loading import Collaborators, KeyLoader
+from django_asherah.envelope.newest import NewestRecords
+from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
-from django_asherah.exceptions import (
-    AsherahError,
-    EncryptionError,
-    InvalidRecordError,
-    KeyNotFoundError,
-    KMSError,
-    MetastoreError,
-)
+from django_asherah.exceptions import AsherahError, EncryptionError, KMSError, MetastoreError
 
 logger = logging.getLogger("django_asherah")
-
-RETRY_AFTER = 60.0
-"""Seconds for which a key that was due for its revoke check is trusted when its record can't be read."""
 
 CREATE_ATTEMPTS = 10
 """How often a key is made that another retires at once, before that is an error."""
@@ -41,67 +30,35 @@ CREATE_ATTEMPTS = 10
 Sealer: TypeAlias = Callable[[bytearray, int], EnvelopeKeyRecord]
 
 
-@dataclass(frozen=True, slots=True)
-class Collaborators:
-    """What every key ring works with."""
-
-    metastore: Metastore
-    policy: CryptoPolicy
-    clock: Clock
-    random: Random
-    notify: EventQueue
-    cache_size: int
-
-
-class KeyRing(ABC):
-    """The keys of one level. Thread-safe; one loader per key id at a time."""
+class KeyRing(KeyLoader):
+    """The keys of one level, and which of them take new writes. Thread-safe."""
 
     _replaced_when: tuple[type[AsherahError], ...] = ()
     """What makes the latest key, if it can't be opened, give way to a new one instead of failing new writes."""
 
     def __init__(self, collaborators: Collaborators) -> None:
-        self._metastore = collaborators.metastore
-        self._policy = collaborators.policy
-        self._clock = collaborators.clock
-        self._random = collaborators.random
-        self._notify = collaborators.notify
-        self.cache = KeyCache(collaborators.cache_size)
+        super().__init__(collaborators)
+        self._newest = NewestRecords(collaborators.metastore, self.find_fault, collaborators.notify)
 
     def current(self, key_id: str) -> CryptoKey:
         """Return the key that new writes use: the latest valid one, made now if there is none.
 
         Raises:
+            EncryptionError: no key can be made that stays valid.
             KMSError, MetastoreError: none is cached, and none can be loaded or made.
         """
         key = self.cache.current(key_id)
-        if key is not None and key.takes_writes(self._clock()):
-            return key
-        with self._notify.held(), self.cache.loading(key_id):
-            key, now = self.cache.current(key_id), self._clock()
-            if key is not None and key.takes_writes(now):
-                return key
-            return self._renew(key_id, key, now)
-
-    def exact(self, meta: KeyMeta) -> CryptoKey:
-        """Return the key that a record names, expired and revoked ones included.
-
-        Raises:
-            KeyNotFoundError: the metastore has no such key.
-            KMSError, MetastoreError: it is not cached and can't be loaded.
-            DecryptionError: its own record can't be opened.
-        """
-        key = self.cache.get(meta)
-        if key is not None and key.is_trusted(self._clock()):
-            return key
-        lock = self.cache.loading(meta.key_id)
-        if key is None or not key.is_committed:
-            lock.acquire()
-        elif not lock.acquire(blocking=False):
-            # Only whoever checks a key waits for a slow metastore: the others read on with the key they have.
+        if key is not None and key.takes_writes(self._timer()):
             return key
         with self._notify.held():
+            lock = self.cache.loading(key_id)
+            if not lock.acquire(timeout=self._loading_timeout):
+                return self._without_check(key_id)
             try:
-                return self._load(meta)
+                key, now = self.cache.current(key_id), self._clocks.now()
+                if key is not None and key.takes_writes(now.timer):
+                    return key
+                return self._renew(key_id, key, now)
             finally:
                 lock.release()
 
@@ -111,80 +68,74 @@ class KeyRing(ABC):
         Raises:
             KMSError, MetastoreError: it can't be made; the latest stays in use.
         """
-        with self._notify.held(), self.cache.loading(key_id):
-            now = self._clock()
-            key = self._create(key_id, self._metastore.load_latest(key_id), now)
+        with self._notify.held(), self._loading(key_id):
+            now = self._clocks.now()
+            key = self._create(key_id, self._newest.find(key_id, now.wall), now)
             self.cache.make_current(key)
             return key
-
-    def clear(self) -> None:
-        """Forget every opened key."""
-        self.cache.clear()
-
-    def __len__(self) -> int:
-        """Return how many opened keys are cached."""
-        return len(self.cache)
-
-    @abstractmethod
-    def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
-        """Return the raw key that ``record`` holds."""
 
     @abstractmethod
     def _sealer(self) -> Sealer:
         """Return what makes of a raw key and its creation time the record that holds it: all under the same parent."""
 
     def validity(self, key: CryptoKey) -> tuple[float, float]:
-        """Return until when ``key`` takes new writes, and from when that must be looked at again."""
-        return self._valid_until(key.record), key.check_at
+        """Return until when ``key`` takes new writes (Unix seconds), and when that must be looked at again (timer)."""
+        valid_until = 0.0 if key.is_for_reading else self._valid_until(key.record)
+        return max(valid_until, key.grace_until), key.check_at
 
     def _valid_until(self, record: EnvelopeKeyRecord) -> float:
         return 0.0 if record.revoked else self._policy.expires_at(record.created)
 
-    def _refresh_validity(self, key: CryptoKey, now: float) -> bool:
-        """Find anew until when ``key`` takes new writes; tell whether it does now."""
-        key.allow_writes(*self.validity(key))
-        return key.is_valid(now)
-
-    def _load(self, meta: KeyMeta) -> CryptoKey:
-        """Load or check a key; the caller holds its id's lock."""
-        key, now = self.cache.get(meta), self._clock()
-        if key is not None and key.is_trusted(now):
-            return key
-        self._notify(CacheMissed(meta.key_id))
-        try:
-            record = self._metastore.load(meta)
-        except MetastoreError as exc:
-            if key is None or not key.is_committed:
-                raise
-            return self._trust_a_little_longer(key, now, exc)
-        if record is None:
-            if key is not None:
-                self.cache.discard(key)
-            raise KeyNotFoundError(
-                f"the metastore has no key {meta}: was its row deleted, or is this another key table?"
+    def find_fault(self, key_id: str, record: EnvelopeKeyRecord, now: float) -> str:
+        """Return why new writes must not go by a record at a moment (Unix seconds); ``""`` if they may."""
+        if self._policy.is_from_future(record.created, now):
+            return (
+                f"a key created {record.created} is more than {MAX_SKEW} seconds ahead of this host's clock: either "
+                "this clock is behind, or the host that made the key was ahead"
             )
-        if record.created != meta.created:
-            raise InvalidRecordError(f"the row of key {meta} holds the record of a key created {record.created}")
-        return self._open_or_reuse(meta, record, now)
+        return ""
 
-    def _renew(self, key_id: str, held: CryptoKey | None, now: float) -> CryptoKey:
+    def _is_due(self, key: CryptoKey, now: Moment) -> bool:
+        """Tell whether a valid key is to be followed by a new one now, ahead of its end."""
+        left = self._policy.expires_at(key.meta.created) - now.wall
+        ahead = self._policy.renew_ahead
+        # Drawn anew each time, so that the processes of a deployment don't all ask the KMS in the same second.
+        return left < ahead and left < ahead * int.from_bytes(self._random(4)) / 2**32
+
+    def _refresh_validity(self, key: CryptoKey, now: Moment) -> bool:
+        """Find anew until when ``key`` takes new writes; tell whether it does now."""
+        key.allow_writes(*self.validity(key), now)
+        return key.is_valid(now.wall)
+
+    def _without_check(self, key_id: str) -> CryptoKey:
+        """Return the key that another thread has been checking for too long, if it is valid as far as is known."""
+        key = self.cache.current(key_id)
+        if key is not None and key.is_committed and key.is_valid(self._clocks.wall()):
+            return key
+        raise self._still_loading(key_id)
+
+    def _renew(self, key_id: str, held: CryptoKey | None, now: Moment) -> CryptoKey:
         """Find or make the key for new writes; the caller holds the id's lock."""
         self._notify(CacheMissed(key_id))
         try:
-            record = self._metastore.load_latest(key_id)
-            key = self._valid_latest(key_id, record, now) or self._create(key_id, record, now)
+            record = self._newest.find(key_id, now.wall)
+            key = self._valid_latest(key_id, record, now)
+            if key is None:
+                key = self._create(key_id, record, now)
+            elif self._is_due(key, now):
+                key = self._create_ahead(key, record, now)
         except (MetastoreError, KMSError) as exc:
             if held is None or not self._may_go_on(held, now, exc):
                 raise
-            return self._trust_a_little_longer(held, now, exc)
+            return self._go_on(held, now, exc)
         self.cache.make_current(key)
         return key
 
-    def _valid_latest(self, key_id: str, record: EnvelopeKeyRecord | None, now: float) -> CryptoKey | None:
+    def _valid_latest(self, key_id: str, record: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey | None:
         if record is None:
             return None
         meta = KeyMeta(key_id, record.created)
-        if now > self._valid_until(record):
+        if now.wall > self._valid_until(record):
             # Not opened: its KMS key may be gone, and that is no reason to hold up new writes.
             self._update_record(meta, record)
             return None
@@ -195,47 +146,39 @@ class KeyRing(ABC):
             logger.warning("key %s can't be opened, so new writes get a new key: %s", meta, exc)
             return None
 
-    def _may_go_on(self, held: CryptoKey, now: float, cause: AsherahError) -> bool:
-        """Tell whether new writes may go on under ``held`` although it can't be renewed."""
-        if not held.is_committed or not held.is_valid(now):
-            return False
-        if isinstance(cause, MetastoreError):
-            return True
-        # The KMS is down but the metastore answers: a revocation is not to be missed.
-        record = self._metastore.load(held.meta)
-        return record is not None and not record.revoked
-
-    def _trust_a_little_longer(self, held: CryptoKey, now: float, cause: Exception) -> CryptoKey:
-        held.extend_trust(now + min(RETRY_AFTER, self._policy.revoke_check_interval))
-        self._notify(StaleKeyKept(held.meta, cause))
-        return held
-
-    def _open_or_reuse(self, meta: KeyMeta, record: EnvelopeKeyRecord, now: float) -> CryptoKey:
-        """Return the key that ``record``, read just now, holds: the cached one if it is the very same."""
-        key = self._update_record(meta, record) or self._cache_opened(meta, record, self._open(meta, record))
-        self._schedule_check(key, now)
-        return key
-
-    def _update_record(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> CryptoKey | None:
-        """Update the cached key that ``record`` holds, and return it; None if there is none."""
-        key = self.cache.get(meta)
-        return key if key is not None and key.update_record(record) else None
-
-    def _cache_opened(self, meta: KeyMeta, record: EnvelopeKeyRecord, raw: bytearray) -> CryptoKey:
+    def _create_ahead(self, key: CryptoKey, record: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
+        """Make the key that follows ``key``; go on with that one if it can't be made now."""
         try:
-            key = CryptoKey(meta, record, make_cipher(raw, self._random))
-        finally:
-            wipe(raw)
-        self.cache.put(key)
-        return key
+            return self._create(key.meta.key_id, record, now)
+        except (MetastoreError, KMSError) as exc:
+            self._note_failed_renewal(key, exc)
+            return key
 
-    def _schedule_check(self, key: CryptoKey, now: float) -> None:
-        # Until the row is certain to last, the key is checked against it before every use: a rolled back
-        # transaction takes the row away, and what is encrypted under such a key could never be read again.
-        is_committed = self._metastore.is_committed(key.meta, key.record)
-        key.trust_until(now + self._policy.revoke_check_interval if is_committed else BEFORE_EVERY_USE)
+    def _note_failed_renewal(self, key: CryptoKey, cause: AsherahError) -> None:
+        self._notify(RenewalFailed(key.meta, self._grace_end(key), cause))
 
-    def _create(self, key_id: str, newest: EnvelopeKeyRecord | None, now: float) -> CryptoKey:
+    def _may_go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> bool:
+        """Tell whether new writes may go on under ``held`` although it can't be renewed."""
+        if not held.is_committed or now.wall > self._grace_end(held):
+            return False
+        # The KMS is down but the metastore answers: a revocation is not to be missed.
+        return isinstance(cause, MetastoreError) or not self._is_revoked(held)
+
+    def _grace_end(self, key: CryptoKey) -> float:
+        """Return until when ``key`` takes new writes if no new one can be made (Unix seconds)."""
+        return 0.0 if key.is_retired else self._policy.expires_at(key.meta.created) + self._policy.grace
+
+    def _is_revoked(self, held: CryptoKey) -> bool:
+        record = self._metastore.load(held.meta)
+        return record is None or bool(record.revoked)
+
+    def _go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> CryptoKey:
+        if not held.is_valid(now.wall):
+            held.grace_until = self._grace_end(held)
+            self._note_failed_renewal(held, cause)
+        return self._trust_a_little_longer(held, now, cause)
+
+    def _create(self, key_id: str, newest: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
         """Make and store a key that is newer than ``newest``; whoever's record is stored first is the key."""
         refused = None
         for _ in range(CREATE_ATTEMPTS):
@@ -243,21 +186,24 @@ class KeyRing(ABC):
             key = self._store_new(meta, now)
             if key is not None:
                 return key
-            refused, newest = meta, self._metastore.load_latest(key_id)
-            key = self._valid_latest(key_id, standing(meta, newest), now)
+            refused, newest = meta, self._newest.find(key_id, now.wall)
+            if newest is None:
+                self._require_some(meta)
+            key = self._valid_latest(key_id, newest, now)
             if key is not None:
                 return key
         raise never_valid(key_id)
 
     def _next_meta(
-        self, key_id: str, newest: EnvelopeKeyRecord | None, now: float, refused: KeyMeta | None = None
+        self, key_id: str, newest: EnvelopeKeyRecord | None, now: Moment, refused: KeyMeta | None = None
     ) -> KeyMeta:
         """Return the name of a key made now: newer than ``newest``, and than one whose place was taken."""
         # One second later than the newest, whether that was revoked in its own minute or made by a fast clock.
         taken = [other.created + 1 for other in (newest, refused) if other is not None]
-        return KeyMeta(key_id, max([self._policy.created_at(now), *taken]))
+        require_representable(now.wall)
+        return KeyMeta(key_id, require_representable(max([self._policy.created_at(now.wall), *taken])))
 
-    def _store_new(self, meta: KeyMeta, now: float) -> CryptoKey | None:
+    def _store_new(self, meta: KeyMeta, now: Moment) -> CryptoKey | None:
         """Make a key and store it, unless another's record is there already."""
         raw = bytearray(self._random(KEY_LENGTH))
         try:
@@ -269,25 +215,23 @@ class KeyRing(ABC):
             wipe(raw)
         return self._begin_use(key, now)
 
-    def _begin_use(self, key: CryptoKey, now: float) -> CryptoKey:
+    def _begin_use(self, key: CryptoKey, now: Moment) -> CryptoKey:
         """Let new writes use a key that this ring has just stored, and tell of it."""
         self._schedule_check(key, now)
         self._refresh_validity(key, now)
         self._notify(KeyCreated(key.meta))
         return key
 
+    def _require_some(self, meta: KeyMeta) -> None:
+        """Do nothing if there is any row of the id of ``meta``, a key that the metastore has just refused.
 
-def standing(meta: KeyMeta, newest: EnvelopeKeyRecord | None) -> EnvelopeKeyRecord:
-    """Return the newest record of an id, of which there must be one: the metastore has just refused key ``meta``.
-
-    Raises:
-        MetastoreError: there is none.
-    """
-    if newest is None:
-        raise MetastoreError(
-            f"the metastore refused key {meta.key_id} created {meta.created}, yet holds none of this id"
-        )
-    return newest
+        Raises:
+            MetastoreError: there is none.
+        """
+        if self._newest.holds_none(meta.key_id):
+            raise MetastoreError(
+                f"the metastore refused key {meta.key_id} created {meta.created}, yet holds none of this id"
+            )
 
 
 def never_valid(key_id: str) -> EncryptionError:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from django_asherah.envelope.batches import BatchKeyRing
+from django_asherah.envelope.clocks import Moment
 from django_asherah.envelope.interfaces import KeyManagementService
-from django_asherah.envelope.keyring import Collaborators, Sealer
+from django_asherah.envelope.keyring import Sealer
 from django_asherah.envelope.keys import CryptoKey
-from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
-from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, KeyNotFoundError
+from django_asherah.envelope.loading import Collaborators
+from django_asherah.envelope.partition import partition_under
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, printable
+from django_asherah.exceptions import (
+    AsherahError,
+    DecryptionError,
+    InvalidRecordError,
+    KeyNotFoundError,
+    KMSError,
+    MetastoreError,
+    PartitionMismatchError,
+)
 
 
 class SystemKeys(BatchKeyRing):
@@ -34,27 +45,28 @@ class IntermediateKeys(BatchKeyRing):
     # A system key that can't be opened is never replaced so: its KMS may be back in a minute.
     _replaced_when = (KeyNotFoundError, DecryptionError)
 
-    def __init__(self, collaborators: Collaborators, system_keys: SystemKeys, system_key_id: str) -> None:
+    def __init__(self, collaborators: Collaborators, system_keys: SystemKeys, system_key_ids: tuple[str, ...]) -> None:
         super().__init__(collaborators)
         self._system_keys = system_keys
-        self._system_key_id = system_key_id
+        self._system_key_ids = system_key_ids
 
     def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
         try:
             # The system key that the record names, which need not be the current one.
-            return self._parent(record).cipher.open_key(record.key)
+            return self._parent(meta, record).cipher.open_key(record.key)
         except AsherahError as exc:
             exc.at(f"intermediate key {meta}")
             raise
 
     def _sealer(self) -> Sealer:
-        parent = self._system_keys.current(self._system_key_id)
+        parent = self._system_keys.current(self._system_key_ids[0])
         return lambda raw, created: EnvelopeKeyRecord(
             created=created, key=parent.cipher.seal(raw), parent_key_meta=parent.meta
         )
 
     def _openable(self, records: dict[KeyMeta, EnvelopeKeyRecord]) -> dict[KeyMeta, EnvelopeKeyRecord]:
-        parents = {meta: parent for meta, record in records.items() if (parent := record.parent_key_meta)}
+        ours = {meta: record for meta, record in records.items() if self._is_ours(meta, record)}
+        parents = {meta: parent for meta, record in ours.items() if (parent := record.parent_key_meta)}
         opened = self._system_keys.load_many(parents.values())
         # A KMS that is down was asked once per system key, and is not asked again for each of its children.
         return {meta: records[meta] for meta, parent in parents.items() if parent in opened}
@@ -62,10 +74,61 @@ class IntermediateKeys(BatchKeyRing):
     def validity(self, key: CryptoKey) -> tuple[float, float]:
         """Return the same as for any key, and never more than its parent has."""
         own = super().validity(key)
-        parent = self._system_keys.validity(self._parent(key.record))
+        parent = self._system_keys.validity(self._parent(key.meta, key.record))
         return min(own[0], parent[0]), min(own[1], parent[1])
 
-    def _parent(self, record: EnvelopeKeyRecord) -> CryptoKey:
+    def _is_due(self, key: CryptoKey, now: Moment) -> bool:
+        """Tell the same as for any key, and whether the system key, once near its own end, has been followed."""
+        if super()._is_due(key, now):
+            return True
+        parent = self._parent(key.meta, key.record).meta
+        if self._policy.expires_at(parent.created) - now.wall >= self._policy.renew_ahead:
+            return False
+        try:
+            return self._system_keys.current(self._system_key_ids[0]).meta.created > parent.created
+        except (KMSError, MetastoreError):
+            return False  # It has told of that itself.
+
+    def _may_go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> bool:
+        """Tell the same as for any key, and never if its system key is known to be revoked."""
+        parent = held.record.parent_key_meta
+        known = self._system_keys.cache.get(parent) if parent is not None else None
+        is_out = known is not None and (known.record.revoked or known.is_for_reading)
+        return not is_out and super()._may_go_on(held, now, cause)
+
+    def _grace_end(self, key: CryptoKey) -> float:
+        parent = key.record.parent_key_meta
+        own = super()._grace_end(key)
+        return own if parent is None else min(own, self._policy.expires_at(parent.created) + self._policy.grace)
+
+    def _is_revoked(self, held: CryptoKey) -> bool:
+        parent = held.record.parent_key_meta
+        record = self._metastore.load(parent) if parent is not None else None
+        return record is None or bool(record.revoked) or super()._is_revoked(held)
+
+    def find_fault(self, key_id: str, record: EnvelopeKeyRecord, now: float) -> str:
+        """Return the same as for any key, and that a key is another service's."""
+        parent = record.parent_key_meta
+        if parent is None or self._is_ours(KeyMeta(key_id, record.created), record):
+            return super().find_fault(key_id, record, now)
+        return str(self._mismatch(parent))
+
+    def _is_ours(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
+        """Tell whether a key is of this service and product: another's may have the same id."""
+        parent = record.parent_key_meta
+        return parent is not None and partition_under(self._system_key_ids, meta.key_id, parent.key_id) is not None
+
+    def _parent(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> CryptoKey:
         if record.parent_key_meta is None:
             raise InvalidRecordError("its record names no system key")
+        if not self._is_ours(meta, record):
+            raise self._mismatch(record.parent_key_meta)
         return self._system_keys.exact(record.parent_key_meta)
+
+    def _mismatch(self, parent: KeyMeta) -> PartitionMismatchError:
+        return PartitionMismatchError(
+            f"its record names system key {printable(parent.key_id)}, and this service reads keys under "
+            f"{', '.join(self._system_key_ids)} alone. If that is another region of this service, name its suffix in "
+            "READ_SUFFIXES; if another service or product, their key ids can be the same: choose other names, or give "
+            "each a key table of its own"
+        )

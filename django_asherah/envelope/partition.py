@@ -7,6 +7,7 @@ joined by ``_`` without escaping, so that two different (partition, service, pro
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -46,6 +47,26 @@ def system_key_id(service: str, product: str, suffix: str = "") -> str:
     return KeyKind.SYSTEM.prefix + "_".join([service, product, *([suffix] if suffix else [])])
 
 
+def readable_system_ids(service: str, product: str, suffix: str = "", others: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the ids of the system keys whose intermediate keys' data is read: the own first, and no id twice.
+
+    These are the own, the one without a suffix, and one for each of the ``others``. One of them is left out if a key
+    of one partition under it could have the same id as a key of another partition under one before it.
+    """
+    found: list[str] = []
+    for each in (suffix, "", *others):
+        system_id = system_key_id(service, product, each)
+        if not any(may_collide(system_id, other) for other in found):
+            found.append(system_id)
+    return tuple(found)
+
+
+def may_collide(system_id: str, other: str) -> bool:
+    """Tell whether two partitions under these system key ids can have intermediate keys of the same id."""
+    tails = intermediate_id_tail(system_id), intermediate_id_tail(other)
+    return tails[0].endswith(tails[1]) or tails[1].endswith(tails[0])
+
+
 def intermediate_key_id(partition_id: str, system_id: str) -> str:
     """Return ``_IK_{partition_id}_{service}_{product}``, and any suffix: the id of a partition's intermediate key."""
     return f"{KeyKind.INTERMEDIATE.prefix}{partition_id}{intermediate_id_tail(system_id)}"
@@ -68,6 +89,24 @@ def partition_of(key_id: str, system_id: str) -> str | None:
     return partition_id if is_one else None
 
 
+def partition_under(system_ids: Sequence[str], key_id: str, parent_id: str) -> str | None:
+    """Return the partition whose intermediate key this is, if that is one of the service that reads ``system_ids``.
+
+    Its parent must be one of these system keys, which alone proves whose key it is, and its id one that a partition has
+    under one of them. It need not be under the parent: the Rust SDK stores a key of one region's under the id that a
+    record of another region's names (``SelfHealRecoveredKeys``).
+
+    Args:
+        system_ids: what :func:`readable_system_ids` returns.
+        key_id: its id.
+        parent_id: the id of the system key that its record names.
+    """
+    if parent_id not in system_ids:
+        return None
+    found = (partition_of(key_id, each) for each in (parent_id, *system_ids))
+    return next((partition for partition in found if partition is not None), None)
+
+
 def is_storable(text: str) -> bool:
     """Tell whether databases can store a text: with neither NUL nor lone surrogates."""
     return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
@@ -77,6 +116,12 @@ def is_storable(text: str) -> bool:
 class Partition:
     """One partition of one service and product: whose data it is, for example a tenant's.
 
+    Attributes:
+        read_suffixes: other suffixes, whose records are read as well.
+        intermediate_key_id: the id of its key.
+        readable_ids: the ids of the keys whose records are read: its own key's first, then those of the key without a
+            suffix and with the ``read_suffixes``. A record's key is compared with the whole of them.
+
     Raises:
         EncryptionError: a part is empty, too long, or holds what a key id must not.
     """
@@ -85,22 +130,27 @@ class Partition:
     service: str
     product: str
     suffix: str = ""
+    read_suffixes: tuple[str, ...] = ()
     intermediate_key_id: str = field(init=False)
+    readable_ids: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         for label, name in (("service", self.service), ("product", self.product)):
             _check_name(label, name)
-        if self.suffix:
-            _check_name("key suffix", self.suffix)
+        for suffix in (self.suffix, *self.read_suffixes):
+            if suffix:
+                _check_name("key suffix", suffix)
         _check_partition_id(self.partition_id)
-        system_id = system_key_id(self.service, self.product, self.suffix)
-        key_id = intermediate_key_id(self.partition_id, system_id)
+        system_ids = readable_system_ids(self.service, self.product, self.suffix, self.read_suffixes)
+        readable = tuple(intermediate_key_id(self.partition_id, each) for each in system_ids)
+        key_id = readable[0]
         if len(key_id) > MAX_KEY_ID_LENGTH:
             raise EncryptionError(
                 f"partition {_shown(self.partition_id)} of {len(self.partition_id)} characters makes a key id of "
                 f"{len(key_id)} characters; the key table holds {MAX_KEY_ID_LENGTH}: choose a shorter partition"
             )
         object.__setattr__(self, "intermediate_key_id", key_id)
+        object.__setattr__(self, "readable_ids", readable)
 
 
 def _check_name(label: str, name: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Self
 
 from django_asherah.envelope.aead import StreamCipher
+from django_asherah.envelope.clocks import Clocks, require_representable
 from django_asherah.envelope.compact import decode_compact, is_compact, split_compact
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.files import FILE_START
@@ -19,12 +21,13 @@ from django_asherah.envelope.interfaces import (
     Random,
     ignore_events,
 )
-from django_asherah.envelope.keyring import Collaborators
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.levels import IntermediateKeys, SystemKeys
-from django_asherah.envelope.partition import Partition, system_key_id
+from django_asherah.envelope.loading import LOADING_TIMEOUT, Collaborators
+from django_asherah.envelope.partition import Partition, readable_system_ids
 from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import (
+    MAX_CREATED,
     MAX_PAYLOAD_LENGTH,
     DataRowKey,
     DataRowRecord,
@@ -43,16 +46,17 @@ _NOT_LOADED: Mapping[KeyMeta, CryptoKey] = {}
 class Session:
     """Encrypts and decrypts for one partition. Cheap, thread-safe; its keys live in its factory."""
 
-    __slots__ = ("_clock", "_key_id", "_keys", "_newest", "_opened", "partition")
+    __slots__ = ("_clock", "_key_id", "_keys", "_newest", "_opened", "_others", "_timer", "partition")
 
-    def __init__(self, partition: Partition, keys: IntermediateKeys, clock: Clock) -> None:
+    def __init__(self, partition: Partition, keys: IntermediateKeys, clocks: Clocks) -> None:
         self.partition = partition
-        self._key_id = partition.intermediate_key_id
+        self._key_id, *others = partition.readable_ids
+        self._others = tuple(others)
         self._keys = keys
         # encrypt, encrypt_compact and decrypt begin with a copy of KeyRing.current and exact, for keys that are cached:
         # through the ring, a value of 100 bytes costs 6 to 9 % more. Until when a key may be used, the key alone says.
         self._newest, self._opened = keys.cache.newest, keys.cache.opened
-        self._clock = clock
+        self._clock, self._timer = clocks.wall, clocks.timer
 
     def encrypt(self, payload: bytes, key: CryptoKey | None = None) -> str:
         """Return ``payload`` (0 bytes to 64 MiB) as the JSON of a data row record.
@@ -60,16 +64,18 @@ class Session:
         The newest key seals it, or ``key``, which :meth:`SessionFactory.current_keys` has just returned.
 
         Raises:
-            EncryptionError: not bytes, or too long.
+            EncryptionError: not bytes, or too long; or the clock says what no record can hold.
             PartitionMismatchError: the key is another partition's.
             KMSError, MetastoreError: no key is cached, and none can be loaded or made.
         """
         if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD_LENGTH:
             raise _refuse(payload)
         now = self._clock()
+        if not 0 <= now <= MAX_CREATED:
+            now = require_representable(now)
         if key is None:
             key = self._newest.get(self._key_id)
-            if key is None or not key.takes_writes(now):
+            if key is None or not key.takes_writes(self._timer()):
                 key = self._keys.current(self._key_id)
         elif key.meta.key_id != self._key_id:
             raise self._mismatch(key.meta.key_id)
@@ -87,7 +93,7 @@ class Session:
             raise _refuse(payload)
         if key is None:
             key = self._newest.get(self._key_id)
-            if key is None or not key.takes_writes(self._clock()):
+            if key is None or not key.takes_writes(self._timer()):
                 key = self._keys.current(self._key_id)
         elif key.meta.key_id != self._key_id:
             raise self._mismatch(key.meta.key_id)
@@ -110,21 +116,24 @@ class Session:
             KMSError, MetastoreError: its key is not cached and can't be loaded.
         """
         if record.__class__ is not str and is_compact(record):
-            meta, sealed_key, sealed = split_compact(record, self._key_id)
+            meta, sealed_key, sealed = split_compact(record, self._key_id, self._others)
+            key_id = meta.key_id
         else:
             row = decode_row(record)
             row_key, sealed = row.key, row.data
-            meta, sealed_key = row_key.parent_key_meta, row_key.key
-            if meta.key_id != self._key_id:
-                raise self._mismatch(meta.key_id)
+            meta, sealed_key, key_id = row_key.parent_key_meta, row_key.key, self._key_id
+            if meta.key_id != key_id:
+                key_id = meta.key_id
+                if key_id not in self._others:
+                    raise self._mismatch(key_id)
         try:
             key = loaded.get(meta) if loaded else None
             if key is None:
                 # Most records name the newest key, and to find that costs less than to hash a name.
-                key = self._newest.get(self._key_id)
+                key = self._newest.get(key_id)
                 if key is None or key.meta.created != meta.created:
                     key = self._opened.get(meta)
-                if key is None or not key.is_trusted(self._clock()):
+                if key is None or not key.is_trusted(self._timer()):
                     key = self._keys.exact(meta)
             key.recently_used = True
             return key.cipher.open_row(sealed_key, sealed)
@@ -148,7 +157,8 @@ class Session:
         """
         key = self._keys.current(self._key_id)
         sealed_key, sealed, stream = key.cipher.start_stream(FILE_START)
-        return encode_row(DataRowRecord(DataRowKey(int(self._clock()), sealed_key, key.meta), sealed)), stream
+        created = require_representable(self._clock())
+        return encode_row(DataRowRecord(DataRowKey(created, sealed_key, key.meta), sealed)), stream
 
     def open_file(self, record: str | bytes) -> StreamCipher:
         """Return the cipher of the chunks of the file that ``record`` begins.
@@ -171,7 +181,7 @@ class Session:
             PartitionMismatchError: another partition's record, in the compact format, which does not say whose.
         """
         if is_compact(record):
-            return decode_compact(record, self._key_id)
+            return decode_compact(record, self._key_id, self._others)
         return decode_row(record)
 
     def to_json(self, record: str | bytes) -> str:
@@ -213,13 +223,19 @@ class SessionFactory:
         kms: wraps system keys.
         policy: when keys expire and are checked.
         key_suffix: what ids carry after the product (Asherah's region suffix), if anything.
+        read_suffixes: other suffixes whose data is read as well, as that without a suffix always is. Nothing is written
+            under their ids.
         cache_size: how many opened keys are cached, system keys and intermediate keys each.
-        clock: seconds since the Unix epoch.
+        clock: seconds since the Unix epoch, by which keys expire.
+        timer: seconds from any fixed point, never going back, by which keys are checked.
+        loading_timeout: seconds for which a thread waits for another that loads or makes the same key.
         random: cryptographically strong random bytes.
         on_event: is told of every ``Event`` once no key lock is held; pass the same ``EventQueue`` to the KMS.
         session_type: a subclass of ``Session`` that watches its calls.
 
     Attributes:
+        system_key_ids: the ids of the system keys whose data is read: ``system_key_id``, under which new keys are made,
+            is the first.
         sessions: those that :meth:`get_session` has made, by partition, up to ``cache_size`` of them: to look here
             first saves a call. It stays the same dict.
     """
@@ -233,8 +249,11 @@ class SessionFactory:
         policy: CryptoPolicy = _DEFAULT_POLICY,
         *,
         key_suffix: str = "",
+        read_suffixes: Iterable[str] = (),
         cache_size: int = 1000,
         clock: Clock = time.time,
+        timer: Clock = time.monotonic,
+        loading_timeout: float = LOADING_TIMEOUT,
         random: Random = os.urandom,
         on_event: Listener = ignore_events,
         session_type: type[Session] = Session,
@@ -242,18 +261,32 @@ class SessionFactory:
         self.service = service
         self.product = product
         self.key_suffix = key_suffix
+        self.read_suffixes = tuple(read_suffixes)
         self.metastore = metastore
         self.kms = kms
         self.policy = policy
         self.clock = clock
         events = on_event if isinstance(on_event, EventQueue) else EventQueue(on_event)
-        collaborators = Collaborators(metastore, policy, clock, random, events, cache_size)
-        self.system_key_id = system_key_id(service, product, key_suffix)
-        self.system_keys = SystemKeys(collaborators, kms)
-        self.intermediate_keys = IntermediateKeys(collaborators, self.system_keys, self.system_key_id)
-        self.sessions: dict[str, Session] = {}
-        self._most_sessions = cache_size
+        self._clocks = Clocks(clock, timer)
+        self._collaborators = Collaborators(
+            metastore, policy, self._clocks, random, events, cache_size, loading_timeout
+        )
+        self.system_key_ids = readable_system_ids(service, product, key_suffix, self.read_suffixes)
+        self.system_key_id = self.system_key_ids[0]
         self._session_type = session_type
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with no key opened."""
+        self.system_keys = SystemKeys(self._collaborators, self.kms)
+        self.intermediate_keys = IntermediateKeys(self._collaborators, self.system_keys, self.system_key_ids)
+        self.sessions: dict[str, Session] = {}
+
+    def with_own_keys(self) -> Self:
+        """Return the same factory with no key opened: what is done with that one never touches a key of this one."""
+        own = copy(self)
+        own._begin()
+        return own
 
     def get_session(self, partition_id: str) -> Session:
         """Return the session of a partition.
@@ -263,9 +296,9 @@ class SessionFactory:
         """
         session = self.sessions.get(partition_id)
         if session is None:
-            partition = Partition(partition_id, self.service, self.product, self.key_suffix)
-            session = self._session_type(partition, self.intermediate_keys, self.clock)
-            if len(self.sessions) < self._most_sessions:
+            partition = Partition(partition_id, self.service, self.product, self.key_suffix, self.read_suffixes)
+            session = self._session_type(partition, self.intermediate_keys, self._clocks)
+            if len(self.sessions) < self._collaborators.cache_size:
                 self.sessions[partition_id] = session
         return session
 
@@ -290,6 +323,11 @@ class SessionFactory:
         key_ids = {name: session.partition.intermediate_key_id for name, session in sessions.items()}
         keys = self.intermediate_keys.current_many(key_ids.values())
         return {name: keys[key_id] for name, key_id in key_ids.items()}
+
+    def require_checks(self) -> None:
+        """Let every opened key be checked against its row before its next use. None is dropped."""
+        self.intermediate_keys.require_checks()
+        self.system_keys.require_checks()
 
     def clear(self) -> None:
         """Forget every opened key; the next use loads it again."""

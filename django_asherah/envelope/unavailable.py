@@ -22,7 +22,7 @@ class Unavailable:
         self._lock = ForkSafeLock()
 
     def add(self, meta: KeyMeta, now: float) -> None:
-        """Remember ``meta`` from ``now`` (Unix seconds) on."""
+        """Remember ``meta`` from ``now`` on, in seconds of a timer."""
         with self._lock:
             self._until.pop(meta, None)
             while len(self._until) >= self._capacity:
@@ -32,8 +32,7 @@ class Unavailable:
     def has(self, meta: KeyMeta, now: float) -> bool:
         """Tell whether ``meta`` could not be loaded in the ten seconds before ``now``."""
         until = self._until.get(meta)
-        # Also where the clock was set back: the moment must not be far ahead.
-        return until is not None and now < until <= now + FORGOTTEN_AFTER
+        return until is not None and now < until
 
     def clear(self) -> None:
         """Forget all."""

@@ -132,11 +132,11 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
             InvalidRecordError: it is not a record.
             PartitionMismatchError: it does.
         """
-        own = self._session(partition).partition.intermediate_key_id
+        readable = self._session(partition).partition.readable_ids
         named = self.key_of(record, partition).key_id
-        if named != own:
+        if named not in readable:
             raise PartitionMismatchError(
-                f"the record names key {printable(named)}, but the row's partition has key {printable(own)}"
+                f"the record names key {printable(named)}, but the row's partition has key {printable(readable[0])}"
             )
 
     def open(self, record: str | bytes, partition: str | None = None, keys: Keys = NO_KEYS) -> bytes:

@@ -86,7 +86,8 @@ class AwsKMS(MultiRegionKMS):
     Args:
         regions: maps each region to the ARN of its KMS key.
         preferred_region: asked first.
-        connect_timeout, read_timeout: seconds; each region may take them once, never twice.
+        connect_timeout, read_timeout: seconds that one address may take to accept a connection, and that an answer may
+            pause. Their sum bounds each question to a region, whatever the client waits for.
         max_attempts: how often a region is asked that answers at once that it can't answer now.
         endpoint_urls: maps regions to URLs to use instead of AWS's own.
         session: a ``boto3.Session``, or a function without arguments that returns one.
@@ -122,4 +123,12 @@ class AwsKMS(MultiRegionKMS):
             )
             return AwsMasterKey(arn, client)
 
-        super().__init__(regions, preferred_region, make_key, max_attempts=max_attempts, on_event=on_event, clock=clock)
+        super().__init__(
+            regions,
+            preferred_region,
+            make_key,
+            deadline=connect_timeout + read_timeout,
+            max_attempts=max_attempts,
+            on_event=on_event,
+            clock=clock,
+        )

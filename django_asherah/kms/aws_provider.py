@@ -12,7 +12,7 @@ from django_asherah.envelope.interfaces import KeyManagementService, Listener
 from django_asherah.problems import Problem, is_count, is_duration, is_url, unknown_names, unsafe_endpoints
 from django_asherah.providers import Provider, RawSettings
 
-_ARN = re.compile(r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):\d{12}:(key|alias)/[A-Za-z0-9/_-]+")
+_ARN = re.compile(r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]+):\d{12}:(?P<kind>key|alias)/[A-Za-z0-9/_-]+")
 
 _OPTIONS = "ASHERAH['KMS_OPTIONS']"
 
@@ -61,6 +61,15 @@ def _arn(region: object, arn: object) -> Iterator[Problem]:
             "asherah.E012",
             f"ASHERAH['REGIONS'][{region!r}] is the ARN of a key in {match['region']!r}.",
             "Give each region the ARN of a key in that region.",
+        )
+    elif match["kind"] == "alias":
+        # Whoever points it at another key makes every record unreadable, and no record says which key it was.
+        yield Problem(
+            "asherah.E011",
+            f"ASHERAH['REGIONS'][{region!r}] is {arn!r}, an alias, which may be pointed at another key.",
+            f"Give the key's own ARN: aws kms describe-key --region {region} --key-id {arn} --query KeyMetadata.Arn "
+            "--output text. Keys that were wrapped under the alias open as before; asherah_rewrap stores the key's "
+            "own ARN with them.",
         )
 
 

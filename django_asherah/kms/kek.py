@@ -6,6 +6,7 @@ may never change. The order of ``kmsKeks`` carries no meaning.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -67,3 +68,13 @@ def decode_wrapped(blob: bytes) -> WrappedSystemKey:
     except (msgspec.DecodeError, RecursionError) as exc:
         reason = str(exc)
     raise InvalidRecordError(f"not a system key wrapped by AWS KMS: {reason}")
+
+
+def named_pairs(names: Iterable[str], entries: list[RegionKek]) -> list[tuple[str, RegionKek]]:
+    """Return which of these master keys to try with which entries: first those that the entries name.
+
+    A name that stands nowhere is tried with every entry: that of a key that an alias was pointed at, say.
+    """
+    names, stored = list(dict.fromkeys(names)), {entry.arn for entry in entries}
+    named = [(name, entry) for name in names for entry in entries if name == entry.arn]
+    return [*named, *((name, entry) for name in names if name not in stored for entry in entries)]

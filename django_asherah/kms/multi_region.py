@@ -12,15 +12,22 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hmac import compare_digest
+from random import random as any_fraction
+from typing import TypeVar
 
 from django_asherah.envelope.aead import KEY_LENGTH, Cipher, wipe
 from django_asherah.envelope.forksafe import ForkSafe
 from django_asherah.envelope.interfaces import Event, Listener, ignore_events
 from django_asherah.exceptions import DecryptionError, KMSError
 from django_asherah.kms.health import LastAnswer, RegionHealth
-from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped
+from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped, named_pairs
 from django_asherah.kms.master_key import MasterKey
 from django_asherah.kms.region import MAKE, UNWRAP, WRAP, Region
+
+T = TypeVar("T")
+
+DEADLINE = 10.0
+"""Seconds that a region may take for one answer, if nothing else is said."""
 
 
 class MultiRegionKMS(ForkSafe):
@@ -30,9 +37,13 @@ class MultiRegionKMS(ForkSafe):
         regions: maps each region to the name of its master key.
         preferred_region: asked first.
         make_key: returns the master key of a region, by the region and the key's name.
+        deadline: seconds that a region may take to answer one question, whatever its master key waits for: all attempts
+            together, and the pauses between them.
         max_attempts: how often a region is asked that answers at once that it can't answer now.
         on_event: is told of every ``KMSCalled`` and ``RegionFailed``.
         clock: seconds from any fixed point.
+        sleep: waits for that many seconds.
+        random: returns a number from 0 up to 1.
     """
 
     def __init__(
@@ -41,16 +52,22 @@ class MultiRegionKMS(ForkSafe):
         preferred_region: str,
         make_key: Callable[[str, str], MasterKey],
         *,
+        deadline: float = DEADLINE,
         max_attempts: int = 2,
         on_event: Listener = ignore_events,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = any_fraction,
     ) -> None:
         others = (region for region in regions if region != preferred_region)
         self.master_keys = {region: regions[region] for region in (preferred_region, *others)}
         self._make_key = make_key
+        self._deadline = deadline
         self._max_attempts = max_attempts
         self._notify = on_event
         self._clock = clock
+        self._sleep = sleep
+        self._random = random
         super().__init__()
 
     def _make_anew(self) -> None:
@@ -62,16 +79,21 @@ class MultiRegionKMS(ForkSafe):
             region,
             self._make_key(region, name),
             self._health,
+            deadline=self._deadline,
             max_attempts=self._max_attempts,
             on_event=self._notify,
             clock=self._clock,
+            sleep=self._sleep,
+            random=self._random,
         )
 
     def encrypt_key(self, key: bytes | bytearray) -> bytes:
         """Wrap a 32-byte system key under the master key of every region that answers.
 
+        Each region has opened its own copy once. What it doesn't open is reported, and left out.
+
         Raises:
-            KMSError: no region answered; ``failures`` has each one's cause.
+            KMSError: no region made a data key and opened it; ``failures`` has each one's cause.
         """
         return encode_wrapped(self._wrap(key))
 
@@ -117,7 +139,7 @@ class MultiRegionKMS(ForkSafe):
             raise asked.error(problem)
 
     def check_wrap(self, region: str) -> None:
-        """Try whether ``region`` can wrap a key now, with a random one that is thrown away.
+        """Try whether ``region`` can wrap a key now, and open it, with a random one that is thrown away.
 
         Raises:
             KMSError: it can't.
@@ -135,6 +157,7 @@ class MultiRegionKMS(ForkSafe):
         Args:
             wrapped: what :meth:`encrypt_key` returned.
             old_master_keys: names of master keys that are no longer configured, but may be asked to unwrap this once.
+                One that is stored nowhere in ``wrapped`` is asked in each of its regions.
             allow_missing: go on when a region does not answer. A KEK that it already has is kept as it is.
 
         Raises:
@@ -147,7 +170,6 @@ class MultiRegionKMS(ForkSafe):
             raise KMSError(f"not every region could wrap the system key: {_list(failures)}", failures)
         if len(failures) == len(self.master_keys):
             raise KMSError(f"no configured region could wrap the system key: {_list(failures)}", failures)
-        added = [entry for entry in added if entry.region not in failures]
         kept = [held[region] for region in failures if region in held]
         new = {entry.region: entry for entry in (*good, *added, *kept)}
         keks = [new[region] for region in self.master_keys if region in new]
@@ -178,46 +200,50 @@ class MultiRegionKMS(ForkSafe):
         raise KMSError(f"no region could make a data key: {_list(failures)}", failures)
 
     def _wrap_in(self, kek: bytes, names: list[str]) -> tuple[list[RegionKek], dict[str, Exception]]:
-        """Wrap ``kek`` in every one of these regions at the same time."""
-        if not names:
-            return [], {}
-        with ThreadPoolExecutor(len(names), thread_name_prefix="asherah-kms") as pool:
+        """Wrap ``kek`` in every one of these regions."""
+        results = self._ask_each(names, lambda region, on_event: region.wrap(kek, on_event))
+        failures = {name: result for name, result in results.items() if isinstance(result, Exception)}
+        return [result for result in results.values() if not isinstance(result, Exception)], failures
+
+    def _ask_each(self, names: Iterable[str], ask: Callable[[Region, Listener], T]) -> dict[str, T]:
+        """Ask every one of these regions at the same time."""
+        regions = [self._regions[name] for name in names]
+        if not regions:
+            return {}
+        with ThreadPoolExecutor(len(regions), thread_name_prefix="asherah-kms") as pool:
             # Told here and not in the pool, for this thread may hold a key's lock that a listener asks for.
             calls: list[Event] = []
-            results = list(pool.map(lambda name: self._regions[name].wrap(kek, calls.append), names))
+            results = list(pool.map(lambda region: ask(region, calls.append), regions))
         for call in calls:
             self._notify(call)
-        by_name = dict(zip(names, results, strict=True))
-        failures = {name: result for name, result in by_name.items() if isinstance(result, Exception)}
-        return [result for result in results if not isinstance(result, Exception)], failures
+        return {region.name: result for region, result in zip(regions, results, strict=True)}
 
     def _wrap_again(
         self, current: WrappedSystemKey, held: Mapping[str, RegionKek], old_master_keys: Iterable[str]
     ) -> tuple[list[RegionKek], list[RegionKek], dict[str, Exception]]:
         """Return the KEKs of ``held`` that are right, new ones for the other regions, and what failed there."""
         kek = self._recover_kek(current, old_master_keys)
-        good = [entry for entry in held.values() if self._unwraps_to(entry, kek)]
+        good = self._those_of(kek, held)
         proven = {entry.region for entry in good}
         added, failures = self._wrap_in(kek, [name for name in self.master_keys if name not in proven])
-        for entry in added:
-            if not self._unwraps_to(entry, kek):
-                failures[entry.region] = DecryptionError("its own KMS does not decrypt what it has just encrypted")
         return good, added, failures
 
-    def _unwraps_to(self, entry: RegionKek, kek: bytes) -> bool:
-        region = self._regions[entry.region]
-        found = region.unwrap(entry)
-        if isinstance(found, Exception):
-            region.report(UNWRAP, found, "its copy of the KEK is not proven")
-            return False
-        return compare_digest(found, kek)
+    def _those_of(self, kek: bytes, held: Mapping[str, RegionKek]) -> list[RegionKek]:
+        """Return those of these entries that their own region opens to ``kek``."""
+        found = self._ask_each(held, lambda region, on_event: region.unwrap(held[region.name], on_event))
+        for name, result in found.items():
+            if isinstance(result, Exception):
+                self._regions[name].report(UNWRAP, result, "its copy of the KEK is not proven")
+        return [
+            held[name] for name, result in found.items() if isinstance(result, bytes) and compare_digest(result, kek)
+        ]
 
     def _recover_kek(self, wrapped: WrappedSystemKey, old_master_keys: Iterable[str]) -> bytes:
         """Return the KEK, from a configured region or else from one of ``old_master_keys``."""
         try:
             kek, key = self._unwrap(wrapped, self._in_order())
         except KMSError as exc:
-            kek, key = self._unwrap_with_old(wrapped, frozenset(old_master_keys), exc)
+            kek, key = self._unwrap_with_old(wrapped, old_master_keys, exc)
         wipe(key)
         return kek
 
@@ -236,16 +262,15 @@ class MultiRegionKMS(ForkSafe):
         raise KMSError(f"no region could unwrap the system key: {_list(failures)}", failures)
 
     def _unwrap_with_old(
-        self, wrapped: WrappedSystemKey, names: frozenset[str], error: KMSError
+        self, wrapped: WrappedSystemKey, names: Iterable[str], error: KMSError
     ) -> tuple[bytes, bytearray]:
         """Unwrap with the KEK of one of the master keys ``names``; raise ``error``, with their causes too, if none."""
-        for entry in wrapped.kms_keks:
-            # Only those that the operator names: whoever writes to the key table could name a master key of their own.
-            if entry.arn in names:
-                opened = _open_with(self._region(entry.region, entry.arn), entry, wrapped.encrypted_key)
-                if not isinstance(opened, Exception):
-                    return opened
-                error.failures[entry.arn] = opened
+        # Only those that the operator names: whoever writes to the key table could name a master key of their own.
+        for name, entry in named_pairs(names, wrapped.kms_keks):
+            opened = _open_with(self._region(entry.region, name), entry, wrapped.encrypted_key)
+            if not isinstance(opened, Exception):
+                return opened
+            error.failures[name if name == entry.arn else f"{name} in {entry.region}"] = opened
         raise KMSError(f"no region could unwrap the system key: {_list(error.failures)}", error.failures)
 
     def _in_order(self) -> list[Region]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from django_asherah import engine
-from django_asherah.envelope.partition import partition_of
+from django_asherah.envelope.partition import partition_under
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import AsherahError
@@ -17,7 +17,7 @@ from django_asherah.metastores.key_table import KeyTable
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The engine, with no key cached, and its key table."""
+    """The engine with opened keys of its own, of which there are none yet, and its key table."""
 
     factory: SessionFactory
     table: KeyTable
@@ -40,32 +40,33 @@ class Context:
         """Return the creation time (Unix seconds) of the oldest key that is not expired: all older ones are."""
         return ceil(self.factory.clock() - self.factory.policy.expire_after)
 
+    def is_from_future(self, created: int) -> bool:
+        """Tell whether a key was created by a clock that was ahead: it takes no new writes."""
+        return self.factory.policy.is_from_future(created, self.factory.clock())
+
     def partition_of(self, key_id: str, parent: KeyMeta | None) -> str | None:
-        """Return the partition of one of our own intermediate keys, else None.
+        """Return the partition of one of the intermediate keys that this service and product reads, else None.
 
         The parent decides: ids are joined without escaping, so that the key of partition ``p`` of service ``a_b``
         has an id like one of partition ``p_a`` of service ``b``.
         """
-        if parent is not None and parent.key_id != self.factory.system_key_id:
-            return None
-        return partition_of(key_id, self.factory.system_key_id)
+        system_ids = self.factory.system_key_ids
+        return partition_under(system_ids, key_id, system_ids[0] if parent is None else parent.key_id)
 
 
-def get_context(*, keep_keys: bool = False, replaces_records: bool = False) -> Context:
+def get_context(*, replaces_records: bool = False) -> Context:
     """Return the context of the settings as they are now.
 
     Args:
-        keep_keys: leave the cached keys where they are. What reads or changes keys must not rely on them.
         replaces_records: whether key records are to be replaced, which not every metastore can.
 
     Raises:
         ImproperlyConfigured: the settings are wrong.
         MetastoreError: the metastore can't do what is needed.
     """
-    factory = engine.get_factory()
+    # What reads or changes keys must not rely on those that this process has opened, and must leave it these.
+    factory = engine.get_factory().with_own_keys()
     table = KeyTable(factory.metastore)
     if replaces_records:
         table.require_replace()
-    if not keep_keys:
-        factory.clear()
     return Context(factory, table)

@@ -58,6 +58,7 @@ class DataReport:
         self.bad.merge(other.bad)
 
 
+@engine.own_keys()
 def verify_data(
     names: Iterable[str] = (),
     *,
@@ -78,7 +79,6 @@ def verify_data(
     Raises:
         UnknownColumnError: a name is not one of an encrypted column.
     """
-    engine.get_factory().clear()
     report = DataReport()
     columns = encrypted_columns(names, alias)
     if sample is not None:

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from django_asherah.envelope.partition import KeyKind, kind_of
+from django_asherah.envelope.partition import KeyKind, intermediate_key_id, kind_of
+from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, printable
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.lifecycle.context import Context, get_context
@@ -19,7 +20,8 @@ from django_asherah.metastores.key_table import KeyRow
 class KeyState(StrEnum):
     """What a key is good for: of these, the last that is true of it.
 
-    Every key opens what was written under it, whatever its state. Superseded: there is a newer key of its id. Expired:
+    Every key opens what was written under it, whatever its state. Superseded: there is a newer key of its id, or it was
+    made by a clock that was ahead. Expired:
     it was created before :meth:`Context.first_unexpired`. Revoked: its record says so.
     """
 
@@ -42,7 +44,8 @@ class KeyInfo:
         parent: the system key that seals an intermediate key.
         regions: maps each region that wraps a system key to its master key.
         copies: a system key's regions compared with the configured ones.
-        ours: whether it is of the configured service, product and suffix.
+        ours: whether it is of the configured service and product, with a suffix that is read.
+        takes_writes: whether new writes use keys of its id: it is ours, and of the configured suffix.
         age: seconds since it was created.
     """
 
@@ -55,12 +58,24 @@ class KeyInfo:
     regions: dict[str, str] = field(default_factory=dict)
     copies: tuple[RegionCopy, ...] = ()
     ours: bool = True
+    takes_writes: bool = True
     age: float = 0.0
 
     @property
+    def is_from_future(self) -> bool:
+        """Whether it was created later than a healthy clock can say: it takes no new writes until that time comes."""
+        return self.age < -MAX_SKEW
+
+    @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with it, compared with the settings."""
-        return tuple(copy.problem for copy in self.copies if copy.problem)
+        """What is wrong with it, compared with the settings and with the clock."""
+        found = [copy.problem for copy in self.copies if copy.problem]
+        if self.is_from_future:
+            found.append(
+                f"created {-self.age:.0f} seconds ahead of this host's clock: it takes no new writes. If the clock of "
+                "the host that made it was wrong, run asherah_rotate, then asherah_reencrypt"
+            )
+        return tuple(found)
 
 
 @dataclass(slots=True)
@@ -92,7 +107,8 @@ class Listing:
             except InvalidRecordError as exc:
                 self.unreadable.add((row.key_id, str(exc)))
                 continue
-            newest = row.key_id
+            if not key.is_from_future:
+                newest = row.key_id
             yield key
 
 
@@ -108,21 +124,26 @@ def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
         InvalidRecordError: the record can't be read, or is not what the row is stored under, or the row is no key.
     """
     factory, record, kind = context.factory, row.record(), kind_of(row.key_id)
+    is_current = is_newest and not context.is_from_future(record.created)
     if kind is None:
         raise InvalidRecordError(f"{printable(row.key_id)} is not the id of a key")
     partition = context.partition_of(row.key_id, record.parent_key_meta)
-    ours = partition is not None or row.key_id == factory.system_key_id
+    ours = partition is not None or row.key_id in factory.system_key_ids
+    own_ids = {factory.system_key_id} | (
+        {intermediate_key_id(partition, factory.system_key_id)} if partition else set()
+    )
     regions = context.regions_of(record) if kind is KeyKind.SYSTEM else {}
     return KeyInfo(
         meta=KeyMeta(row.key_id, record.created),
         kind=kind,
         partition=partition,
         expires=factory.policy.expires_at(record.created),
-        state=_state(record, context.first_unexpired(), is_newest=is_newest),
+        state=_state(record, context.first_unexpired(), is_current=is_current),
         parent=record.parent_key_meta,
         regions=regions,
         copies=compare_regions(regions, context.regions if ours else None) if kind is KeyKind.SYSTEM else (),
         ours=ours,
+        takes_writes=row.key_id in own_ids,
         age=factory.clock() - record.created,
     )
 
@@ -132,7 +153,7 @@ def keys_of_id(context: Context, key_id: str) -> list[KeyInfo]:
     keys: list[KeyInfo] = []
     for row in context.table.versions(key_id):
         with suppress(InvalidRecordError):
-            keys.append(key_info(context, row, is_newest=not keys))
+            keys.append(key_info(context, row, is_newest=all(key.is_from_future for key in keys)))
     return keys
 
 
@@ -146,9 +167,9 @@ def list_keys() -> Listing:
     return Listing(get_context())
 
 
-def _state(record: EnvelopeKeyRecord, first_unexpired: int, *, is_newest: bool) -> KeyState:
+def _state(record: EnvelopeKeyRecord, first_unexpired: int, *, is_current: bool) -> KeyState:
     if record.revoked:
         return KeyState.REVOKED
     if record.created < first_unexpired:
         return KeyState.EXPIRED
-    return KeyState.CURRENT if is_newest else KeyState.SUPERSEDED
+    return KeyState.CURRENT if is_current else KeyState.SUPERSEDED

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from django_asherah import engine
 from django_asherah.envelope.compact import PREFIX_LENGTH, compact_prefix, is_compact
-from django_asherah.envelope.partition import partition_of
+from django_asherah.envelope.partition import partition_under
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.exceptions import InvalidRecordError, PartitionMismatchError
 from django_asherah.lifecycle.columns import Column, Row
@@ -25,7 +25,7 @@ class Origin(Struct, frozen=True):
 
     Attributes:
         key: the intermediate key that it names; None if the key table has none that a compact record could mean.
-        partition: the partition of that key; None if it is none of this service, product and suffix.
+        partition: the partition of that key; None if it is none that this service and product reads.
     """
 
     key: KeyMeta | None
@@ -105,10 +105,9 @@ class Origins:
 
 
 def _partition_of(key: KeyMeta, record: EnvelopeKeyRecord) -> str | None:
-    """Return the partition whose key this is, if it is one of the configured service, product and suffix.
+    """Return the partition whose key this is, if it is one that the configured service and product reads.
 
     The parent decides: the id of another service's key may look like one of ours.
     """
-    system_id = engine.get_factory().system_key_id
     parent = record.parent_key_meta
-    return partition_of(key.key_id, system_id) if parent is not None and parent.key_id == system_id else None
+    return partition_under(engine.get_factory().system_key_ids, key.key_id, parent.key_id) if parent else None

@@ -49,12 +49,12 @@ class RecordReader:
             MetastoreError: the key table can't be read.
         """
         sessions = self._column.sessions(rows)
-        expected = {said: session.partition.intermediate_key_id for said, session in sessions.items()}
+        expected = {said: session.partition.readable_ids for said, session in sessions.items()}
         named = [self._column.field.find_key(row.raw, row.partition) for row in rows]
         strays = [
             row
             for row, key in zip(rows, named, strict=True)
-            if (key is None or key.key_id != expected.get(row.partition)) and _is_stray(row, key, sessions)
+            if (key is None or key.key_id not in expected.get(row.partition, ())) and _is_stray(row, key, sessions)
         ]
         origins = dict(zip([row.pk for row in strays], self._origins.find([row.raw for row in strays]), strict=True))
         if origins:

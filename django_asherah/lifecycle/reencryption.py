@@ -72,6 +72,7 @@ class Options:
     clock: Callable[[], float] = time.monotonic
 
 
+@engine.own_keys()
 def reencrypt(
     names: Iterable[str] = (),
     *,
@@ -104,7 +105,6 @@ def reencrypt(
         OperationalError: the database failed, or others held the whole of it.
     """
     options = options or Options()
-    engine.get_factory().clear()
     report = ReencryptionReport()
     for column in encrypted_columns(names, alias):
         _Rewriter(column, options, report, progress).run()

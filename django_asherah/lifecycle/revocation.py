@@ -8,7 +8,7 @@ from itertools import groupby
 
 import msgspec
 
-from django_asherah import audit, signals
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.partition import KeyKind
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import KeyNotFoundError, MetastoreError
@@ -34,6 +34,7 @@ class RevocationReport:
     partitions: FirstOf[str]
 
 
+@engine.key_rows_changing()
 def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) -> RevocationReport:
     """Set ``Revoked`` in a key's record; the latest one's if ``created`` is None.
 
@@ -49,7 +50,6 @@ def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) ->
     changed = not _is_revoked(context, meta) if dry_run else _set_revoked(context, meta)
     if changed and not dry_run:
         audit.record(signals.key_revoked, "revoked", key_id=meta.key_id, created=meta.created)
-    context.factory.clear()
     return RevocationReport(meta, changed, _affected_partitions(context, key))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 
@@ -79,17 +80,17 @@ def count_system_keys() -> int:
         ImproperlyConfigured: the settings are wrong.
         MetastoreError: the key table can't be read.
     """
-    return len(_system_keys(get_context(keep_keys=True), RewrapReport()))
+    return len(_system_keys(get_context(), RewrapReport()))
 
 
 def _system_keys(context: Context, report: RewrapReport) -> list[KeyMeta]:
-    """Return our readable system keys, the newest first, and note the others. What they seal is not read."""
-    key_id, metas = context.factory.system_key_id, []
-    for row in context.table.versions(key_id):
+    """Return the system keys whose data we read, of each suffix the newest first, and note those that can't be read."""
+    metas = []
+    for row in chain.from_iterable(map(context.table.versions, context.factory.system_key_ids)):
         try:
-            metas.append(KeyMeta(key_id, row.record().created))
+            metas.append(KeyMeta(row.key_id, row.record().created))
         except InvalidRecordError as exc:
-            report.unreadable.append((key_id, str(exc)))
+            report.unreadable.append((row.key_id, str(exc)))
     return metas
 
 

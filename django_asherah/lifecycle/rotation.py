@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from django_asherah import audit, signals
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.batches import KEYS_AT_ONCE
-from django_asherah.envelope.one_by_one import many_at_once
 from django_asherah.envelope.partition import KeyKind, Partition
 from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import MAX_CREATED, KeyMeta
-from django_asherah.exceptions import InvalidRecordError, KMSError, MetastoreError
+from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.kms.regional import ask_regions, is_regional
 from django_asherah.lifecycle.context import Context, get_context
 from django_asherah.lifecycle.first import FirstOf
@@ -63,6 +62,7 @@ class _SystemKeys:
         return key.retired or self.newest is None or key.parent != self.newest
 
 
+@engine.key_rows_changing()
 def rotate(
     *,
     partitions: Iterable[str] | None = None,
@@ -202,29 +202,27 @@ def _regions_left_out(context: Context, report: RotationReport) -> dict[str, str
 
 
 def _read_system_keys(context: Context) -> _SystemKeys:
-    keys = keys_of_id(context, context.factory.system_key_id)
+    found = keys_of_id(context, context.factory.system_key_id)
+    keys = [key for key in found if not context.is_from_future(key.meta.created)]
     retired = frozenset(key.meta for key in keys if key.state in _RETIRED)
     return _SystemKeys(keys[0].meta if keys else None, retired)
 
 
 def _newest_in_use(context: Context) -> Iterator[_Newest]:
-    """Yield the newest key of every id of ours."""
+    """Yield the newest key of every id that new writes use."""
     last_id = ""
     for key in Listing(context):
-        if key.ours and key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != last_id:
+        if not key.takes_writes or key.kind is not KeyKind.INTERMEDIATE or key.is_from_future:
+            continue
+        if key.meta.key_id != last_id:
             last_id = key.meta.key_id
             yield _Newest(last_id, key.meta.created, key.parent, key.state in _RETIRED)
 
 
 def _newest_of(context: Context, key_ids: list[str]) -> Iterator[_Newest]:
     """Yield the newest key of each of these ids."""
-    metastore = many_at_once(context.factory.metastore)
     for part in parts_of(key_ids, KEYS_AT_ONCE):
-        try:
-            found = metastore.load_latest_many(part)
-        except InvalidRecordError:  # Some id's newest row is no key, and may hide one.
-            yield from (_newest_sound(context, key_id) for key_id in part)
-            continue
+        found = context.factory.intermediate_keys.newest_records(part)
         for key_id in part:
             record = found.get(key_id)
             if record is None:
@@ -232,12 +230,6 @@ def _newest_of(context: Context, key_ids: list[str]) -> Iterator[_Newest]:
             else:
                 retired = bool(record.revoked) or record.created < context.first_unexpired()
                 yield _Newest(key_id, record.created, record.parent_key_meta, retired)
-
-
-def _newest_sound(context: Context, key_id: str) -> _Newest:
-    for key in keys_of_id(context, key_id):
-        return _Newest(key_id, key.meta.created, key.parent, key.state in _RETIRED)
-    return _Newest(key_id)
 
 
 def _ids_of(context: Context, partitions: Iterable[str]) -> list[str]:

@@ -43,7 +43,7 @@ def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
         unopened: set[KeyMeta] = set()
         opened = context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
         for key in batch:
-            if key.meta in opened:
+            if key.meta in opened and not key.problems:
                 report.intermediate_keys += 1
             else:
                 _verify_key(context, key, report, unopened)

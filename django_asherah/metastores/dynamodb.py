@@ -7,27 +7,32 @@ Source: ``go/appencryption/plugins/aws-v2/dynamodb/metastore`` of godaddy/ashera
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
 from itertools import groupby
+from random import random as any_fraction
 from typing import Any
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from django_asherah.botoclient import BotoClient
+from django_asherah.deadlines import DeadlineError, Deadlines
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
+from django_asherah.metastores.batch_get import get_in_batches
 from django_asherah.metastores.key_table import KeyRow
 from django_asherah.metastores.shifts import fault_between
 
-KEYS_PER_REQUEST = 100
-"""Keys that one ``BatchGetItem`` may ask for."""
-
 CALLS_AT_ONCE = 8
 """Less than the ten connections that botocore keeps open."""
+
+_ATTEMPTS = 3
+_BACKOFF = 3.0
+"""Seconds that botocore waits between three attempts, at most: one, and two (its standard mode)."""
 
 
 class DynamoDBMetastore:
@@ -39,8 +44,12 @@ class DynamoDBMetastore:
         table_name: the table's name.
         region: its AWS region; what boto3 finds if None.
         endpoint_url: a URL to use instead of AWS's own.
-        connect_timeout, read_timeout: seconds.
+        connect_timeout, read_timeout: seconds that one address may take to accept a connection, and that an answer may
+            pause. A call, with the three attempts that botocore makes, takes no longer than three times their sum and
+            the pauses between.
         session: a ``boto3.Session``, or a function without arguments that returns one.
+        sleep: waits for that many seconds.
+        random: returns a number from 0 up to 1, by which a pause is cut: processes shall not all ask again at once.
     """
 
     def __init__(
@@ -52,8 +61,14 @@ class DynamoDBMetastore:
         connect_timeout: float = 2.0,
         read_timeout: float = 5.0,
         session: Any = None,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = any_fraction,
     ) -> None:
         self.table_name = table_name
+        self._sleep = sleep
+        self._random = random
+        self._deadline = _ATTEMPTS * (connect_timeout + read_timeout) + _BACKOFF
+        self._deadlines = Deadlines("DynamoDB")
         self._client = BotoClient(
             "dynamodb",
             session=session,
@@ -61,7 +76,7 @@ class DynamoDBMetastore:
             endpoint_url=endpoint_url,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
-            max_attempts=3,
+            max_attempts=_ATTEMPTS,
         )
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
@@ -191,17 +206,18 @@ class DynamoDBMetastore:
             yield page
             if "LastEvaluatedKey" not in page:
                 return
+            if page["LastEvaluatedKey"] == parameters.get("ExclusiveStartKey"):
+                raise MetastoreError(f"{self._named} failed: it answers the same page again and again")
             parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
-    def _items(self, waiting: Sequence[Any]) -> Iterator[Any]:
-        """Yield the items with these keys, in no order, with one call for each 100."""
-        while waiting:
-            request = {"Keys": waiting[:KEYS_PER_REQUEST], "ConsistentRead": True}
-            answer = self._ask("batch_get_item", RequestItems={self.table_name: request})
-            yield from answer["Responses"].get(self.table_name, [])
-            # What was too much for one answer is named in it.
-            left = answer.get("UnprocessedKeys", {}).get(self.table_name, {})
-            waiting = [*left.get("Keys", []), *waiting[KEYS_PER_REQUEST:]]
+    def _items(self, keys: Sequence[Any]) -> Iterator[Any]:
+        """Yield the items with these keys, in no order, with one call for each 100 if all goes well."""
+        return get_in_batches(self._batch, keys, self._named, sleep=self._sleep, random=self._random)
+
+    def _batch(self, keys: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        answer = self._ask("batch_get_item", RequestItems={self.table_name: {"Keys": keys, "ConsistentRead": True}})
+        left = answer.get("UnprocessedKeys", {}).get(self.table_name, {}).get("Keys", [])
+        return answer["Responses"].get(self.table_name, []), left
 
     def _record(self, item: Any, name: str) -> EnvelopeKeyRecord:
         try:
@@ -215,16 +231,20 @@ class DynamoDBMetastore:
 
     def _ask(self, method: str, **parameters: Any) -> Any:
         try:
-            return getattr(self._client.get(), method)(**parameters)
+            return self._deadlines.within(self._deadline, lambda: getattr(self._client.get(), method)(**parameters))
         except ClientError as exc:
             if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
                 raise _AnotherStandsThere from None
             raise self._failure(exc) from exc
-        except BotoCoreError as exc:
+        except (BotoCoreError, DeadlineError) as exc:
             raise self._failure(exc) from exc
 
     def _failure(self, cause: Exception) -> MetastoreError:
-        return MetastoreError(f"the DynamoDB table {self.table_name!r} failed: {type(cause).__name__}: {cause}")
+        return MetastoreError(f"{self._named} failed: {type(cause).__name__}: {cause}")
+
+    @property
+    def _named(self) -> str:
+        return f"the DynamoDB table {self.table_name!r}"
 
     def __repr__(self) -> str:
         return f"<DynamoDBMetastore {self.table_name}>"

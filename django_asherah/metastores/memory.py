@@ -20,12 +20,12 @@ class MemoryMetastore:
 
     def load(self, meta: KeyMeta) -> EnvelopeKeyRecord | None:
         """Return the record with exactly this key id and creation time, or None."""
-        record = self.records.get(meta)
-        return None if record is None or fault_between(record.created, meta.created) else record
+        return self.records.get(meta)
 
     def load_many(self, metas: Sequence[KeyMeta]) -> dict[KeyMeta, EnvelopeKeyRecord]:
         """Return the records of those of these keys that there are."""
-        return {meta: record for meta in metas if (record := self.load(meta))}
+        found = {meta: record for meta in metas if (record := self.records.get(meta))}
+        return {meta: record for meta, record in found.items() if record.created == meta.created}
 
     def load_latest(self, key_id: str) -> EnvelopeKeyRecord | None:
         """Return the record with the greatest creation time of this key id, or None."""

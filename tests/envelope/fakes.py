@@ -124,17 +124,18 @@ class World:
         self.options = options
         self.factory = self.new_process()
 
-    def new_process(self) -> SessionFactory:
-        """Return a factory over the same metastore and KMS that holds no key yet."""
+    def new_process(self, service: str = "svc", product: str = "prod", **options: Any) -> SessionFactory:
+        """Return a factory over the same metastore and KMS that holds no key yet; ``options`` replace the world's."""
         return SessionFactory(
-            "svc",
-            "prod",
+            service,
+            product,
             self.metastore,
             self.kms,
             self.policy,
             clock=self.clock,
+            timer=self.clock,
             on_event=self.events.append,
-            **self.options,
+            **self.options | options,
         )
 
     def taken_calls(self) -> dict[str, int]:

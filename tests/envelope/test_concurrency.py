@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from django_asherah.envelope.interfaces import Event, KeyCreated
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
-from tests.envelope.fakes import IK_ID, SK_ID, START, World
+from django_asherah.exceptions import KMSError
+from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, World
 
 
 def run_together(count: int, work: Any) -> list[Any]:
@@ -113,7 +115,9 @@ def test_a_listener_that_encrypts_does_not_wait_for_itself() -> None:
             other[0].get_session("audit").encrypt(b"a key was made")
 
     other.append(
-        SessionFactory("svc", "prod", world.metastore, world.kms, clock=world.clock, on_event=listen),
+        SessionFactory(
+            "svc", "prod", world.metastore, world.kms, clock=world.clock, timer=world.clock, on_event=listen
+        ),
     )
     assert other[0].get_session("p").encrypt(b"x")
     assert heard == [KeyMeta(SK_ID, START)]
@@ -161,3 +165,85 @@ def test_a_child_after_a_fork_encrypts_and_decrypts_while_the_parent_holds_every
     assert plaintext == b"from the parent"
     assert decode_row(written).key.parent_key_meta == KeyMeta(IK_ID, START)
     assert world.factory.get_session("p").decrypt(written) == b"from the child"
+
+
+class TestWaitingForAnotherThread:
+    """Whoever needs a key that another thread is loading waits a bounded time, however long that thread does."""
+
+    @pytest.fixture
+    def hurried(self) -> World:
+        return World(loading_timeout=0.01)
+
+    @pytest.fixture
+    def stalled(self, hurried: World) -> Iterator[Callable[[str, Callable[[], Any]], Any]]:
+        """Do something in another thread until it stands still in a call of the metastore or the KMS."""
+        asked, answer = threading.Event(), threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+
+            def stall(method: str, work: Callable[[], Any]) -> Any:
+                where = hurried.kms if method.endswith("crypt_key") else hurried.metastore
+                original = getattr(where, method)
+
+                def slow(*arguments: Any) -> Any:
+                    asked.set()
+                    answer.wait(60)
+                    return original(*arguments)
+
+                setattr(where, method, slow)
+                future = pool.submit(work)
+                assert asked.wait(60)
+                setattr(where, method, original)
+                return future
+
+            yield stall
+            answer.set()
+
+    @pytest.mark.parametrize("method", ["load", "decrypt_key"])
+    @pytest.mark.parametrize("wanted", ["decrypt", "encrypt", "current_keys"])
+    def test_a_key_that_is_not_cached_is_an_error_that_says_so(
+        self, hurried: World, stalled: Any, wanted: str, method: str
+    ) -> None:
+        text = hurried.factory.get_session("p").encrypt(b"x")
+        cold = hurried.new_process()
+        session = cold.get_session("p")
+        stalled(method, lambda: session.decrypt(text))
+        works: dict[str, Callable[[], Any]] = {
+            "decrypt": lambda: session.decrypt(text),
+            "encrypt": lambda: session.encrypt(b"y"),
+            "current_keys": lambda: cold.current_keys(["p"]),
+        }
+        with pytest.raises(KMSError, match=f"key {IK_ID} could not be had: another thread .* more than 0.01 seconds"):
+            works[wanted]()
+
+    def test_many_keys_are_loaded_without_it(self, hurried: World, stalled: Any) -> None:
+        text = hurried.factory.get_session("p").encrypt(b"x")
+        cold = hurried.new_process()
+        stalled("load", lambda: cold.get_session("p").decrypt(text))
+        assert cold.load_keys([KeyMeta(IK_ID, START)]) == {}
+
+    @pytest.mark.parametrize("partition", ["p", "q"])
+    def test_another_partition_waits_for_their_common_system_key_no_longer(
+        self, hurried: World, stalled: Any, partition: str
+    ) -> None:
+        texts = {name: hurried.factory.get_session(name).encrypt(b"x") for name in "pq"}
+        cold = hurried.new_process()
+        stalled("decrypt_key", lambda: cold.get_session("p").decrypt(texts["p"]))
+        with pytest.raises(KMSError, match="another thread"):
+            cold.get_session(partition).decrypt(texts[partition])
+
+    def test_a_valid_key_that_another_checks_takes_writes_without_the_check(self, hurried: World, stalled: Any) -> None:
+        session = hurried.factory.get_session("p")
+        text = session.encrypt(b"x")
+        hurried.clock.now = START + 3600
+        checking = stalled("load_latest", lambda: session.encrypt(b"y"))
+        assert decode_row(session.encrypt(b"z")).key.parent_key_meta == KeyMeta(IK_ID, START)
+        assert session.decrypt(text) == b"x"
+        assert not checking.done()
+
+    def test_an_expired_key_does_not(self, hurried: World, stalled: Any) -> None:
+        session = hurried.factory.get_session("p")
+        session.encrypt(b"x")
+        hurried.clock.now = START + 91 * DAY
+        stalled("load_latest", lambda: session.encrypt(b"y"))
+        with pytest.raises(KMSError, match="another thread"):
+            session.encrypt(b"z")

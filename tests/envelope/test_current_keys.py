@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from django_asherah.envelope.interfaces import CacheMissed, KeyCreated, StaleKeyKept
+from django_asherah.envelope.interfaces import CacheMissed, KeyCreated, KeyPassedOver, StaleKeyKept
+from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import EncryptionError, InvalidRecordError, KMSError, MetastoreError
@@ -140,10 +141,16 @@ class TestFound:
         assert metas(world.factory) == {**NEW, "tenant-07": meta_of("tenant-07", START + 1)}
 
     def test_one_from_a_fast_clock_that_is_revoked_is_replaced_by_a_later_one(self, world: World) -> None:
-        fast = meta_of("tenant-07", START + 900)
-        world.metastore.records[fast] = replace(world.metastore.records[meta_of("tenant-07")], created=START + 900)
+        fast = meta_of("tenant-07", START + MAX_SKEW)
+        world.metastore.records[fast] = replace(world.metastore.records[meta_of("tenant-07")], created=fast.created)
         world.metastore.revoke(fast)
-        assert metas(world.factory)["tenant-07"] == meta_of("tenant-07", START + 901)
+        assert metas(world.factory)["tenant-07"] == meta_of("tenant-07", START + MAX_SKEW + 1)
+
+    def test_one_from_the_future_is_passed_over_and_told(self, world: World) -> None:
+        fast = meta_of("tenant-07", START + MAX_SKEW + 1)
+        world.metastore.records[fast] = replace(world.metastore.records[meta_of("tenant-07")], created=fast.created)
+        assert metas(world.factory) == NEW
+        assert [event.key_id for event in world.events if isinstance(event, KeyPassedOver)] == [fast.key_id]
 
     def test_expired_ones_are_all_replaced_and_their_system_key_too(self, world: World) -> None:
         world.clock.now += 90 * DAY + 1
@@ -197,7 +204,7 @@ class TestRaces:
                 super().store(key_id, replace(record, revoked=True))
                 return False
 
-        factory = SessionFactory("svc", "prod", Retiring(), world.kms, clock=world.clock)
+        factory = SessionFactory("svc", "prod", Retiring(), world.kms, clock=world.clock, timer=world.clock)
         with pytest.raises(EncryptionError, match="no valid key _IK_p_svc_prod could be stored in 10 attempts"):
             factory.current_keys(["p", "q"])
 
@@ -238,7 +245,9 @@ class TestRaces:
                 heard.append(event)
                 factory.get_session("tenant-19").encrypt(b"a key was made")
 
-        factory = SessionFactory("svc", "prod", world.metastore, world.kms, clock=world.clock, on_event=listen)
+        factory = SessionFactory(
+            "svc", "prod", world.metastore, world.kms, clock=world.clock, timer=world.clock, on_event=listen
+        )
         assert metas(factory) == NEW
         assert heard
 
@@ -330,7 +339,9 @@ class TestForeignMetastores:
 
     def test_keys_are_made_and_found_one_by_one(self, world: World) -> None:
         metastore = OwnMetastore()
-        first, second = (SessionFactory("svc", "prod", metastore, world.kms, clock=world.clock) for _ in range(2))
+        first, second = (
+            SessionFactory("svc", "prod", metastore, world.kms, clock=world.clock, timer=world.clock) for _ in range(2)
+        )
         assert metas(first) == NEW
         assert metas(second) == NEW
         assert len(metastore.texts) == len(PARTITIONS) + 1
@@ -339,7 +350,7 @@ class TestForeignMetastores:
     def test_a_latest_record_that_can_not_be_read_is_an_error_and_no_key_is_made(self, world: World) -> None:
         metastore = OwnMetastore()
         metastore.texts[meta_of("tenant-07")] = "{}"
-        factory = SessionFactory("svc", "prod", metastore, world.kms, clock=world.clock)
+        factory = SessionFactory("svc", "prod", metastore, world.kms, clock=world.clock, timer=world.clock)
         with pytest.raises(InvalidRecordError):
             factory.current_keys(PARTITIONS)
         assert list(metastore.texts) == [meta_of("tenant-07")]

@@ -16,6 +16,7 @@ from collections import Counter
 import pytest
 
 from django_asherah.envelope.aead import Cipher
+from django_asherah.envelope.clocks import Moment
 from django_asherah.envelope.keyring import KeyRing
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import (
@@ -65,7 +66,7 @@ def hold(ring: KeyRing, meta: KeyMeta, record: EnvelopeKeyRecord, raw: bytes, st
         Cipher(raw),
     )
     key.trust_until(LATER + 3600)
-    key.allow_writes(0.0 if revoked else valid_until, LATER + 3600)
+    key.allow_writes(0.0 if revoked else valid_until, LATER + 3600, Moment(LATER, LATER))
     ring.cache.put(key)
     ring.cache.make_current(key)
 

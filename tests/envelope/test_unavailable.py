@@ -10,10 +10,8 @@ from django_asherah.envelope.unavailable import Unavailable
 A, B, C = (KeyMeta(name, 60) for name in "abc")
 
 
-@pytest.mark.parametrize(
-    ("later", "remembered"), [(0.0, True), (9.99, True), (10.0, False), (1e9, False), (-0.01, False), (-1e9, False)]
-)
-def test_one_is_remembered_for_ten_seconds_whatever_the_clock_does(later: float, remembered: bool) -> None:
+@pytest.mark.parametrize(("later", "remembered"), [(0.0, True), (9.99, True), (10.0, False), (1e9, False)])
+def test_one_is_remembered_for_ten_seconds_of_a_timer(later: float, remembered: bool) -> None:
     unavailable = Unavailable(capacity=2)
     unavailable.add(A, 1e9)
     assert unavailable.has(A, 1e9 + later) is remembered

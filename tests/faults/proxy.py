@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from tests.moto_servers import MotoRegion
+from tests.moto_servers import MotoRegion, drip
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Fault:
         cause: what the error must say of a region that fails like this.
         status, body: the answer; none ever comes if ``status`` is 0.
         refuses: connections are refused.
+        drips: an answer begins, and goes on a byte at a time for ever.
         only: the one KMS action that fails; all if empty.
     """
 
@@ -30,6 +31,7 @@ class Fault:
     status: int = 0
     body: bytes = b""
     refuses: bool = False
+    drips: bool = False
     only: str = ""
 
 
@@ -39,9 +41,11 @@ def _says(code: str, status: int = 400) -> Fault:
 
 REFUSED = Fault("EndpointConnectionError", refuses=True)
 STALLED = Fault("ReadTimeoutError")
+DRIPPING = Fault("DeadlineError", drips=True)
 FAULTS = {
     "connection refused": REFUSED,
     "accepts and never answers": STALLED,
+    "answers a byte at a time": DRIPPING,
     "5xx": _says("KMSInternalException", 500),
     "5xx without a word": Fault("503", 503),
     "throttling": _says("ThrottlingException"),
@@ -108,6 +112,9 @@ class RegionProxy:
         fault = self._fault
         if fault is None or fault.only not in ("", action):
             return self._pass_on(handler, body)
+        if fault.drips:
+            drip(handler.connection, "body", self._released)
+            return None
         if not fault.status:
             self._released.wait()
             return None

@@ -15,6 +15,7 @@ from django.db.models.functions import Lower
 from django.views.debug import ExceptionReporter
 
 from django_asherah import engine
+from django_asherah.envelope.clocks import Clocks
 from django_asherah.fields import EncryptedQuerySet
 from django_asherah.fields.sealed import SealedValue
 from tests.testapp.models import Clinic, Note, Patient
@@ -286,7 +287,8 @@ def test_assignment_while_another_thread_reads_stands() -> None:
     import msgspec
 
     held = note.__dict__["body"]
-    slow = Slow(held.loaded.session.partition, held.loaded.session._keys, held.loaded.session._clock)
+    held_by = held.loaded.session
+    slow = Slow(held_by.partition, held_by._keys, Clocks(held_by._clock, held_by._timer))
     note.__dict__["body"] = SealedValue(held.record, msgspec.structs.replace(held.loaded, session=slow))
     _ = note.body
     assert note.body == "assigned meanwhile"

@@ -71,13 +71,15 @@ class TestReading:
 
     @pytest.mark.parametrize(("breaks", "attempts"), [(1, 2), (2, 3), (3, 3)])
     def test_a_connection_that_breaks_is_tried_three_times(self, breaks: int, attempts: int) -> None:
-        found = FakeObject(10, breaks)
+        found, pauses = FakeObject(10, breaks), []
+        reader = S3Reader(found, {}, sleep=pauses.append, random=lambda: 0.5)
         if breaks < 3:
-            assert S3Reader(found, {}).read(10) == bytes(10)
+            assert reader.read(10) == bytes(10)
         else:
             with pytest.raises(ConnectionResetError):
-                S3Reader(found, {}).read(10)
+                reader.read(10)
         assert found.asked == [(0, 10)] * attempts
+        assert pauses == [0.1, 0.2][: attempts - 1]
 
     def test_a_key_of_the_customer_is_sent_with_each_range(self, aws: None) -> None:
         key = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -34,11 +35,11 @@ class Module:
 
     def make_kek(self) -> tuple[bytes, bytes]:
         self._answer("make", KEK)
-        return self._modules.answers.get(self.name, (KEK, self._cipher.seal(KEK)))
+        return self._modules.answers.get(self.name, (KEK, self._seal(KEK)))
 
     def wrap(self, kek: bytes) -> bytes:
         self._answer("wrap", kek)
-        return self._modules.answers.get(self.name, (b"", self._cipher.seal(kek)))[1]
+        return self._modules.answers.get(self.name, (b"", self._seal(kek)))[1]
 
     def unwrap(self, wrapped: bytes) -> bytes:
         kek = self._cipher.open(wrapped)
@@ -57,6 +58,9 @@ class Module:
     def redact(self, error: Exception) -> Exception:
         return error.with_traceback(None)
 
+    def _seal(self, kek: bytes) -> bytes:
+        return self._cipher.seal(self._modules.lies.get(self.name, kek))
+
     def _answer(self, what: str, held: bytes) -> None:
         self._modules.asked.append((self.name, what))
         self._modules.meanwhile(self.name, what)
@@ -66,7 +70,10 @@ class Module:
 
 
 class Modules:
-    """Makes KMS objects over modules, and says how these fail: each error once, the last one for good."""
+    """Makes KMS objects over modules, and says how these fail: each error once, the last one for good.
+
+    ``lies`` maps master keys to the KEK that they wrap, whatever they are given or have made.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -76,15 +83,31 @@ class Modules:
         self.asked: list[tuple[str, str]] = []
         self.events: list[Any] = []
         self.meanwhile: Callable[[str, str], None] = lambda name, what: None
+        self.pauses: list[float] = []
+        self.lies: dict[str, bytes] = {}
 
     def kms(self, names: dict[str, str] = NAMES, preferred: str = "zurich", **options: Any) -> MultiRegionKMS:
         make_key = lambda region, name: Module(name, self)  # noqa: E731
-        return MultiRegionKMS(
-            names, preferred, make_key, on_event=self.events.append, clock=lambda: self.now, **options
-        )
+        defaults: dict[str, Any] = {
+            "on_event": self.events.append,
+            "clock": lambda: self.now,
+            "sleep": self.pauses.append,
+            "random": lambda: 0.5,
+        }
+        return MultiRegionKMS(names, preferred, make_key, **(defaults | options))
 
     def fail(self, region: str, *errors: Exception) -> None:
         self.failures[NAMES[region]] = list(errors)
+
+    def meet(self, what: str, *regions: str) -> None:
+        """Let each of these regions answer ``what`` only when all of them are asked at the same time."""
+        barrier, names = threading.Barrier(len(regions)), {NAMES[region] for region in regions}
+
+        def wait(name: str, asked: str) -> None:
+            if asked == what and name in names:
+                barrier.wait()
+
+        self.meanwhile = wait
 
     def asked_regions(self) -> list[str]:
         regions = {name: region for region, name in NAMES.items()}

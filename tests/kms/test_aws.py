@@ -8,18 +8,21 @@ import multiprocessing
 import os
 import threading
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
+from uuid import uuid4
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.interfaces import KMSCalled, RegionFailed
 from django_asherah.exceptions import InvalidRecordError, KMSError
 from django_asherah.kms.aws import AwsKMS
 from django_asherah.kms.health import LastAnswer
 from django_asherah.kms.kek import decode_wrapped
 from tests.kms.conftest import Kit
-from tests.moto_servers import ACCESS, answering, failing_as, moto_region, refused_url, stalled
+from tests.moto_servers import ACCESS, answering, dripping, failing_as, moto_region, refused_url, stalled
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +30,15 @@ KEY = bytes(range(32))
 WEST, EAST = "us-west-2", "us-east-1"
 
 
+SHORT = {"connect_timeout": 2.0, "read_timeout": 0.5}
+
+
+def failures(kit: Kit) -> list[RegionFailed]:
+    return [event for event in kit.events if isinstance(event, RegionFailed)]
+
+
 def failed(kit: Kit) -> list[tuple[str, str]]:
-    return [(event.region, event.operation) for event in kit.events if isinstance(event, RegionFailed)]
+    return [(event.region, event.operation) for event in failures(kit)]
 
 
 def failing(kms: AwsKMS) -> set[str]:
@@ -50,6 +60,7 @@ def test_every_call_of_a_region_is_told_with_its_outcome(kit: Kit) -> None:
     calls = [event for event in kit.events if isinstance(event, KMSCalled)]
     assert calls == [
         KMSCalled(WEST, "GenerateDataKey", 0.0, None),
+        KMSCalled(WEST, "Decrypt", 0.0, None),
         KMSCalled(EAST, "Encrypt", 0.0, "AccessDeniedException"),
         KMSCalled(WEST, "Decrypt", 0.0, None),
     ]
@@ -60,7 +71,8 @@ def test_calls_are_told_in_the_callers_thread(kit: Kit) -> None:
     threads: list[tuple[str, int]] = []
     kms = kit.kms(on_event=lambda event: threads.append((event.operation, threading.get_ident())))
     kms.encrypt_key(KEY)
-    assert threads == [("GenerateDataKey", threading.get_ident()), ("Encrypt", threading.get_ident())]
+    calls = ["GenerateDataKey", "Decrypt", "Encrypt", "Decrypt"]
+    assert threads == [(operation, threading.get_ident()) for operation in calls]
 
 
 def test_a_call_that_gets_no_answer_is_told_with_the_class_of_its_error(kit: Kit) -> None:
@@ -183,6 +195,58 @@ def test_a_stalled_region_costs_one_timeout_when_a_key_is_made(kit: Kit) -> None
         assert server.requests == 1
     assert kms.regions_of(wrapped) == {EAST: kit.servers[EAST].arn}
     assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
+
+
+class TestAnAnswerThatNeverEnds:
+    """Its bytes come more often than the read timeout demands, and for ever."""
+
+    @pytest.mark.parametrize("part", ["status line", "headers", "body"])
+    def test_another_region_unwraps(self, kit: Kit, part: str) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        with dripping(part) as server:
+            kms = kit.kms({WEST: server.url}, **SHORT)
+            for _ in range(3):
+                assert kms.decrypt_key(wrapped) == KEY
+            assert server.requests == 1
+        cause = "the KMS of region us-west-2 has not answered within 2.5 seconds"
+        assert [(event.region, event.operation, str(event.cause)) for event in failures(kit)] == [
+            (WEST, "Decrypt", cause)
+        ]
+        assert KMSCalled(WEST, "Decrypt", 0.0, "DeadlineError") in kit.events
+
+    def test_another_region_makes_the_key_and_it_is_asked_once(self, kit: Kit) -> None:
+        with dripping() as server:
+            kms = kit.kms({WEST: server.url}, max_attempts=3, **SHORT)
+            wrapped = kms.encrypt_key(KEY)
+            assert server.requests == 1
+        assert kms.regions_of(wrapped) == {EAST: kit.servers[EAST].arn}
+        assert failed(kit) == [(WEST, "GenerateDataKey"), (WEST, "Encrypt")]
+
+    def test_in_every_region_it_is_an_error_that_names_each(self, kit: Kit) -> None:
+        wrapped = kit.kms().encrypt_key(KEY)
+        with dripping() as west, dripping() as east:
+            kms = kit.kms({WEST: west.url, EAST: east.url}, **SHORT)
+            with pytest.raises(KMSError) as caught:
+                kms.decrypt_key(wrapped)
+        assert {region: str(cause) for region, cause in caught.value.failures.items()} == {
+            region: f"the KMS of region {region} has not answered within 2.5 seconds" for region in (WEST, EAST)
+        }
+
+
+def test_credentials_that_never_come_end_in_an_error(kit: Kit) -> None:
+    released = threading.Event()
+
+    def wait_for_credentials() -> boto3.Session:
+        released.wait()
+        return boto3.Session(**ACCESS)
+
+    kms = kit.kms(session=wait_for_credentials, **SHORT)
+    try:
+        with pytest.raises(KMSError) as caught:
+            kms.encrypt_key(KEY)
+    finally:
+        released.set()
+    assert [type(cause).__name__ for cause in caught.value.failures.values()] == ["DeadlineError"] * 2
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -312,13 +376,15 @@ def test_a_forked_child_unwraps_with_clients_of_its_own(kit: Kit) -> None:
 
     def make() -> boto3.Session:
         made.append(os.getpid())
-        if threading.current_thread() is maker:
-            is_making.set()
-            assert may_go_on.wait(60)
+        return boto3.Session(**ACCESS)
+
+    def make_slowly() -> boto3.Session:
+        is_making.set()
+        assert may_go_on.wait(60)
         return boto3.Session(**ACCESS)
 
     wrapped = kit.kms().encrypt_key(KEY)
-    kms, busy = kit.kms(session=make), kit.kms(session=make)
+    kms, busy = kit.kms(session=make), kit.kms(session=make_slowly, read_timeout=60)
     maker = threading.Thread(target=busy.check_region, args=(WEST,))
     assert kms.decrypt_key(wrapped) == KEY
     maker.start()
@@ -396,6 +462,113 @@ class TestRewrap:
         document["kmsKeks"][1]["encryptedKek"] = document["kmsKeks"][0]["encryptedKek"]
         repaired = kit.kms().rewrap(json.dumps(document).encode())
         assert kit.kms().decrypt_key_in(EAST, repaired) == KEY
+
+
+class TestAlias:
+    """The settings take none any longer; what was wrapped under one is read, and gets the key's own name."""
+
+    @pytest.fixture
+    def alias(self, kit: Kit) -> str:
+        """An alias in the west, as settings had it before."""
+        west = kit.servers[WEST]
+        name = f"alias/clinic-{uuid4()}"
+        west.client.create_alias(AliasName=name, TargetKeyId=west.arn)
+        return f"{west.arn.rpartition(':')[0]}:{name}"
+
+    @pytest.fixture
+    def wrapped(self, kit: Kit, alias: str) -> bytes:
+        return kit.kms(regions={WEST: alias}).encrypt_key(KEY)
+
+    def test_what_was_wrapped_under_it_opens_with_the_keys_own_arn_and_gets_it(
+        self, kit: Kit, alias: str, wrapped: bytes
+    ) -> None:
+        arns = {WEST: kit.servers[WEST].arn}
+        kms = kit.kms(regions=arns)
+        assert kms.regions_of(wrapped) == {WEST: alias}
+        assert kms.decrypt_key(wrapped) == KEY
+        moved = kms.rewrap(wrapped)
+        assert kms.regions_of(moved) == arns
+        assert kms.decrypt_key(moved) == KEY
+
+    def test_once_it_was_pointed_elsewhere_the_key_itself_can_be_named(
+        self, kit: Kit, alias: str, wrapped: bytes
+    ) -> None:
+        server = kit.servers[WEST]
+        new = server.create_key()
+        server.client.update_alias(AliasName=alias.rpartition(":")[2], TargetKeyId=new)
+        kms = kit.kms(regions={WEST: new})
+        for names in ([], [alias], [server.create_key()]):
+            with pytest.raises(KMSError, match="no region could unwrap"):
+                kms.rewrap(wrapped, old_master_keys=names)
+        moved = kms.rewrap(wrapped, old_master_keys=[server.arn])
+        assert kms.regions_of(moved) == {WEST: new}
+        assert kms.decrypt_key(moved) == KEY
+
+
+class Replicas:
+    """KMS in every region, with replicas of one key. It is a session of boto3 and a client, too.
+
+    moto can't play it: it cuts off the ids of multi-Region keys, and opens nothing that it has wrapped under one.
+    """
+
+    ARNS: ClassVar = {region: f"arn:aws:kms:{region}:111122223333:key/mrk-1234abcd" for region in (WEST, EAST)}
+
+    def __init__(self, region: str = "", lost: str = "") -> None:
+        self._region = region
+        self._lost = lost
+        self._cipher = Cipher(b"replicas share their material...")
+
+    def client(self, service: str, region_name: str, **options: Any) -> Any:
+        return Replicas(region_name, self._lost)
+
+    def generate_data_key(self, KeyId: str, KeySpec: str) -> dict[str, bytes]:
+        kek = os.urandom(32)
+        return {"Plaintext": kek, **self.encrypt(KeyId, kek)}
+
+    def encrypt(self, KeyId: str, Plaintext: bytes) -> dict[str, bytes]:
+        self._require(KeyId)
+        return {"CiphertextBlob": self._cipher.seal(Plaintext)}
+
+    def decrypt(self, KeyId: str, CiphertextBlob: bytes) -> dict[str, bytes]:
+        self._require(KeyId)
+        return {"Plaintext": self._cipher.open(CiphertextBlob)}
+
+    def _require(self, arn: str) -> None:
+        if self._lost == self._region or arn != self.ARNS[self._region]:
+            raise EndpointConnectionError(endpoint_url=self._region)
+
+
+class TestMultiRegionKeys:
+    """Replicas of one key (``mrk-``): each region asks its own, as any other key."""
+
+    @pytest.mark.parametrize("lost", [WEST, EAST])
+    def test_either_region_opens_what_was_wrapped_under_replicas(self, lost: str) -> None:
+        kms = AwsKMS(Replicas.ARNS, WEST, session=Replicas())
+        wrapped = kms.encrypt_key(KEY)
+        assert kms.regions_of(wrapped) == Replicas.ARNS
+        assert [kms.decrypt_key_in(region, wrapped) for region in Replicas.ARNS] == [KEY, KEY]
+        assert kms.rewrap(wrapped) == wrapped
+
+        left = AwsKMS(Replicas.ARNS, WEST, session=Replicas(lost=lost))
+        assert left.decrypt_key(wrapped) == KEY
+        made = left.encrypt_key(KEY)
+        assert list(left.regions_of(made)) == [region for region in Replicas.ARNS if region != lost]
+        assert kms.regions_of(kms.rewrap(made)) == Replicas.ARNS
+
+    def test_a_second_replica_is_added_by_a_re_wrap(self) -> None:
+        wrapped = AwsKMS({WEST: Replicas.ARNS[WEST]}, WEST, session=Replicas()).encrypt_key(KEY)
+        moved = AwsKMS(Replicas.ARNS, WEST, session=Replicas()).rewrap(wrapped)
+        assert AwsKMS({EAST: Replicas.ARNS[EAST]}, EAST, session=Replicas()).decrypt_key(moved) == KEY
+
+    def test_a_replica_is_fit_to_wrap(self, kit: Kit) -> None:
+        west = kit.servers[WEST]
+        made = west.client.create_key(KeyUsage="ENCRYPT_DECRYPT", KeySpec="SYMMETRIC_DEFAULT", MultiRegion=True)
+        primary = made["KeyMetadata"]["Arn"]
+        replica = west.client.replicate_key(KeyId=primary.rpartition("/")[2], ReplicaRegion=EAST)
+        regions = {WEST: primary, EAST: replica["ReplicaKeyMetadata"]["Arn"]}
+        assert {arn.rpartition("/")[2][:4] for arn in regions.values()} == {"mrk-"}
+        for region in regions:
+            kit.kms({EAST: west.url}, regions=regions).check_region(region)
 
 
 class TestCheckRegion:

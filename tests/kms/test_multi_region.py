@@ -42,8 +42,10 @@ def test_every_call_is_told_with_its_outcome(modules: Modules) -> None:
     modules.fail("bern", PermissionError())
     modules.kms().encrypt_key(KEY)
     assert sorted((event for event in modules.events if isinstance(event, KMSCalled)), key=str) == [
+        KMSCalled("basel", "Decrypt", 0.0, None),
         KMSCalled("basel", "Encrypt", 0.0, None),
         KMSCalled("bern", "Encrypt", 0.0, "PermissionError"),
+        KMSCalled("zurich", "Decrypt", 0.0, None),
         KMSCalled("zurich", "GenerateDataKey", 0.0, None),
     ]
 
@@ -71,7 +73,7 @@ def test_a_region_that_answers_at_the_second_attempt_has_not_failed(modules: Mod
 def test_a_region_that_timed_out_when_the_kek_was_made_is_not_asked_to_wrap_it(modules: Modules) -> None:
     modules.fail("zurich", SilentError())
     wrapped = modules.kms().encrypt_key(KEY)
-    assert sorted(modules.asked_regions()) == ["basel", "bern", "zurich"]
+    assert sorted(modules.asked_regions()) == ["basel", "basel", "bern", "bern", "zurich"]
     assert modules.failed() == [("zurich", "GenerateDataKey"), ("zurich", "Encrypt")]
     assert sorted(modules.kms().regions_of(wrapped)) == ["basel", "bern"]
 
@@ -79,7 +81,7 @@ def test_a_region_that_timed_out_when_the_kek_was_made_is_not_asked_to_wrap_it(m
 def test_a_region_that_refused_to_make_the_kek_is_asked_to_wrap_it(modules: Modules) -> None:
     modules.fail("zurich", PermissionError())
     modules.kms().encrypt_key(KEY)
-    assert sorted(modules.asked_regions()) == ["basel", "bern", "zurich", "zurich"]
+    assert sorted(modules.asked_regions()) == ["basel", "basel", "bern", "bern", "zurich", "zurich"]
 
 
 def test_a_failing_region_is_asked_last_for_a_minute_and_then_by_one_caller(modules: Modules) -> None:
@@ -177,6 +179,23 @@ def test_rewrap_names_the_old_master_keys_that_failed_and_why(modules: Modules) 
         "geneva": "the system key was not wrapped for this region",
         NAMES["bern"]: "withdrawn",
     }
+
+
+def test_rewrap_tries_an_old_master_key_that_no_record_names_in_every_region(modules: Modules) -> None:
+    wrapped = decode_wrapped(modules.kms({"bern": NAMES["bern"], "basel": NAMES["basel"]}, "bern").encrypt_key(KEY))
+    renamed = [RegionKek(kek.region, f"alias/{kek.region}", kek.encrypted_kek) for kek in wrapped.kms_keks]
+    blob = encode_wrapped(WrappedSystemKey(wrapped.encrypted_key, renamed))
+    kms = modules.kms({"geneva": "pkcs11:object=d"}, "geneva")
+    for old in ("bern", "basel"):
+        assert kms.decrypt_key(kms.rewrap(blob, old_master_keys=[NAMES[old]])) == KEY
+    with pytest.raises(KMSError) as caught:
+        kms.rewrap(blob, old_master_keys=["pkcs11:object=x", "alias/basel", "pkcs11:object=x"])
+    assert list(caught.value.failures) == [
+        "geneva",
+        "alias/basel",
+        "pkcs11:object=x in bern",
+        "pkcs11:object=x in basel",
+    ]
 
 
 def test_a_region_that_can_not_answer_now_is_asked_twice_if_nothing_else_is_said(modules: Modules) -> None:

@@ -116,6 +116,7 @@ class TestRunningProcesses:
             factory.kms,
             CryptoPolicy(revoke_check_interval=3600),
             clock=lambda: now,
+            timer=lambda: now,
         )
         session = running.get_session("default")
         old = decode_row(session.encrypt(b"old")).key.parent_key_meta

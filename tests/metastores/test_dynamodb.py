@@ -25,7 +25,7 @@ from django_asherah.metastores.dynamodb import DynamoDBMetastore
 from django_asherah.metastores.key_table import KeyRow
 from tests.databases import as_asherah, record
 from tests.interop.peers import STATIC_KEY, Peer
-from tests.moto_servers import ACCESS, MotoRegion, dynamodb_table, moto_region, refused_url
+from tests.moto_servers import ACCESS, MotoRegion, dripping, dynamodb_table, moto_region, refused_url
 
 pytestmark = pytest.mark.slow
 
@@ -123,8 +123,99 @@ def test_what_one_answer_has_no_room_for_is_asked_for_again(
         metastore.store(meta.key_id, record(60))
     stingy = _Stingy(client)
 
-    assert make(moto, session=stingy).load_many(metas) == dict.fromkeys(metas, record(60))
+    pauses: list[float] = []
+    store = make(moto, session=stingy, sleep=pauses.append, random=lambda: 1.0)
+    assert store.load_many(metas) == dict.fromkeys(metas, record(60))
     assert stingy.calls == [8, 5, 2]
+    assert pauses == [0.05, 0.05]
+
+
+class _Throttled(_Stingy):
+    """A client whose table has no capacity left: of every batch it reads so many keys, the last number for good."""
+
+    def __init__(self, client: Any, *numbers: int) -> None:
+        super().__init__(client)
+        self._numbers = list(numbers)
+
+    def batch_get_item(self, RequestItems: Any) -> Any:
+        ((table, request),) = RequestItems.items()
+        keys = request["Keys"]
+        self.calls.append(len(keys))
+        number = self._numbers.pop(0) if len(self._numbers) > 1 else self._numbers[0]
+        now, later = keys[:number], keys[number:]
+        answer: Any = {"Responses": {table: []}}
+        if now:
+            answer = self._client.batch_get_item(RequestItems={table: {**request, "Keys": now}})
+        return {**answer, "UnprocessedKeys": {table: {**request, "Keys": later}} if later else {}}
+
+
+class TestThrottling:
+    METAS: ClassVar = [KeyMeta(f"_IK_{n}_s_p", 60) for n in range(120)]
+
+    def test_between_calls_there_are_pauses_that_double_and_vary(
+        self, metastore: DynamoDBMetastore, moto: MotoRegion, client: Any
+    ) -> None:
+        metastore.store_many(dict.fromkeys(self.METAS, record(60)))
+        throttled, pauses, fractions = _Throttled(client, 0, 0, 60, 0, 100), [], iter([0.5, 1.0, 0.5, 0.25])
+        store = make(moto, session=throttled, sleep=pauses.append, random=lambda: next(fractions))
+        assert store.load_many(self.METAS) == dict.fromkeys(self.METAS, record(60))
+        assert throttled.calls == [100, 100, 100, 60, 60]
+        # What has brought something begins anew.
+        assert pauses == [0.05, 0.2, 0.025, 0.025]
+
+    def test_a_table_that_gives_nothing_ends_in_an_error_that_says_so(self, moto: MotoRegion, client: Any) -> None:
+        throttled, pauses = _Throttled(client, 0), []
+        store = make(moto, session=throttled, sleep=pauses.append, random=lambda: 1.0)
+        with pytest.raises(MetastoreError) as caught:
+            store.load_many(self.METAS)
+        assert str(caught.value) == (
+            "the DynamoDB table 'EncryptionKey' is throttled: asked 8 times in a row, it gave none of the keys. "
+            "Raise its read capacity, or use on-demand capacity"
+        )
+        assert throttled.calls == [100] * 8
+        assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+
+    def test_a_table_that_gives_one_key_at_a_time_is_read_to_the_end(
+        self, metastore: DynamoDBMetastore, moto: MotoRegion, client: Any
+    ) -> None:
+        metastore.store_many(dict.fromkeys(self.METAS[:20], record(60)))
+        store = make(moto, session=_Throttled(client, 1), sleep=lambda seconds: None)
+        assert store.load_many(self.METAS[:20]) == dict.fromkeys(self.METAS[:20], record(60))
+
+
+def test_a_table_that_answers_the_same_page_for_ever_is_an_error(moto: MotoRegion) -> None:
+    class Turning(_Stingy):
+        def scan(self, **parameters: Any) -> Any:
+            self.pages += 1
+            return {"Items": [], "Count": 0, "LastEvaluatedKey": {"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}}}
+
+    turning = Turning(None)
+    with pytest.raises(MetastoreError, match="it answers the same page again and again"):
+        list(make(moto, session=turning).scan())
+    assert turning.pages == 2
+
+
+@pytest.mark.parametrize("part", ["status line", "headers", "body"])
+def test_an_answer_that_never_ends_is_an_error(moto: MotoRegion, part: str) -> None:
+    with dripping(part) as server:
+        metastore = make(moto, endpoint_url=server.url, connect_timeout=0.05, read_timeout=0.25)
+        with pytest.raises(MetastoreError) as caught:
+            metastore.load(KeyMeta("_SK_s_p", 60))
+    assert str(caught.value) == (
+        "the DynamoDB table 'EncryptionKey' failed: DeadlineError: DynamoDB has not answered within 3.9 seconds"
+    )
+    # No further attempt: each would be as long.
+    assert server.requests == 1
+
+
+def test_with_calls_left_behind_no_further_one_is_made(moto: MotoRegion) -> None:
+    with dripping() as server:
+        metastore = make(moto, endpoint_url=server.url, connect_timeout=0.05, read_timeout=0.25)
+        with pytest.raises(MetastoreError, match="has not answered"):
+            metastore.load_latest_many([f"_SK_{number}" for number in range(8)])
+        with pytest.raises(MetastoreError, match="DeadlineError: DynamoDB is not asked: 8 earlier calls still wait"):
+            metastore.load(KeyMeta("_SK_s_p", 60))
+        assert server.requests == 8
 
 
 def test_of_many_a_broken_item_is_left_out(metastore: DynamoDBMetastore, client: Any) -> None:
@@ -334,7 +425,7 @@ def test_a_suffix_is_matched_exactly(metastore: DynamoDBMetastore) -> None:
     for writer in factories:
         text = writer.get_session("t").encrypt(b"x")
         for reader in factories:
-            if reader is writer:
+            if reader is writer or writer is factories[0]:  # What has no suffix, every suffix reads.
                 assert reader.get_session("t").decrypt(text) == b"x"
             else:
                 with pytest.raises(PartitionMismatchError):

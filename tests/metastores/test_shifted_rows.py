@@ -137,7 +137,7 @@ def test_writers_of_three_zones_at_once_have_one_key(sessions: dict[str, str]) -
 
     def write(alias: str) -> list[str]:
         try:
-            factory = SessionFactory("s", "p", DatabaseMetastore(alias), kms, clock=clock)
+            factory = SessionFactory("s", "p", DatabaseMetastore(alias), kms, clock=clock, timer=clock)
             return [factory.get_session(f"t{n}").encrypt(b"value") for n in range(20)]
         finally:
             close_connections()
@@ -147,7 +147,7 @@ def test_writers_of_three_zones_at_once_have_one_key(sessions: dict[str, str]) -
 
     assert len(columns(sessions["utc"])) == 21
     for alias in sessions.values():
-        factory = SessionFactory("s", "p", DatabaseMetastore(alias), kms, clock=clock)
+        factory = SessionFactory("s", "p", DatabaseMetastore(alias), kms, clock=clock, timer=clock)
         for texts in written:
             assert [factory.get_session(f"t{n}").decrypt(text) for n, text in enumerate(texts)] == [b"value"] * 20
 
@@ -238,17 +238,17 @@ class TestRowsThatAnotherSessionPut:
     def test_leave_their_place_to_no_other_key_but_stop_none(self, table: str, hours: float) -> None:
         """Another key's row stands where the new key would: the new one is a second younger."""
         clock, kms = clock_at(NOON), CountingKMS(Counter())
-        factory = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock)
+        factory = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock)
         first = factory.get_session("a").encrypt(b"first")
         shift = "INTERVAL %s SECOND" if VENDOR == "mysql" else "%s * INTERVAL '1 second'"
         execute(table, f"UPDATE encryption_key SET created = created + {shift}", [round(hours * 3600)])
         clock.now = NOON + hours * 3600 if hours > 0 else NOON
-        factory = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock)
+        factory = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock)
 
         factory.intermediate_keys.rotate("_IK_a_s_p")
         second = factory.get_session("a").encrypt(b"second")
 
-        factory = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock)
+        factory = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock)
         assert factory.get_session("a").decrypt(first) == b"first"
         assert factory.get_session("a").decrypt(second) == b"second"
 
@@ -282,7 +282,7 @@ class TestTwoKeysOfOneName:
 
     def test_what_is_written_is_read_by_another_process(self, table: str, shifts: tuple[float, float]) -> None:
         clock, kms = clock_at(NOON), CountingKMS(Counter())
-        maker = SessionFactory("s", "p", MemoryMetastore(), kms, clock=clock)
+        maker = SessionFactory("s", "p", MemoryMetastore(), kms, clock=clock, timer=clock)
         system_key = maker.system_keys.current("_SK_s_p")
         for hours in shifts:
             sealed = system_key.cipher.seal(bytearray(os.urandom(32)))
@@ -290,9 +290,10 @@ class TestTwoKeysOfOneName:
             put(table, NOON, hours, text=encode_key(made))
         DatabaseMetastore(table).store("_SK_s_p", system_key.record)
 
-        text = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock).get_session("a").encrypt(b"value")
+        writer = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock)
+        text = writer.get_session("a").encrypt(b"value")
 
-        another = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock)
+        another = SessionFactory("s", "p", DatabaseMetastore(table), kms, clock=clock, timer=clock)
         assert another.get_session("a").decrypt(text) == b"value"
 
 

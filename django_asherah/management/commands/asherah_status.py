@@ -88,6 +88,8 @@ class _Summary:
         self.problem_count += len(key.problems)
         if len(self.problems) < MOST_PROBLEMS:
             self.problems += [(key.meta, problem) for problem in key.problems]
+        if not key.takes_writes:
+            return  # Its partition may have a key of our own id, too, and when it expires concerns others.
         self.partitions += key.kind is KeyKind.INTERMEDIATE and key.meta.key_id != self._last_id
         self._last_id = key.meta.key_id
         if key.state is KeyState.CURRENT:
@@ -144,7 +146,7 @@ def _row(key: KeyInfo) -> list[str]:
     parent_or_regions = _moment(key.parent.created) if key.parent else ", ".join(key.regions)
     age = f"{int(key.age) // DAY} d"
     created, expires = _moment(key.meta.created), _moment(key.expires)
-    name = key.partition or ("" if key.ours else key.meta.key_id)
+    name = (key.partition or "") if key.takes_writes else key.meta.key_id
     return [key.kind, name, created, age, expires, key.state.value, parent_or_regions, "; ".join(key.problems)]
 
 

@@ -1,0 +1,48 @@
+"""What time it is: on the wall, by which keys expire, and on a timer, by which they are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django_asherah.envelope.interfaces import Clock
+from django_asherah.envelope.records import MAX_CREATED
+from django_asherah.exceptions import EncryptionError
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One moment on both clocks.
+
+    Attributes:
+        wall: Unix seconds. It may jump, whenever somebody sets the clock.
+        timer: seconds from any fixed point. It never goes back.
+    """
+
+    wall: float
+    timer: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Both clocks of a process."""
+
+    wall: Clock
+    timer: Clock
+
+    def now(self) -> Moment:
+        """Return this moment."""
+        return Moment(self.wall(), self.timer())
+
+
+def require_representable(wall: float) -> int:
+    """Return a moment in whole Unix seconds, as records hold it.
+
+    Raises:
+        EncryptionError: no record can say it: what was written with it could never be read.
+    """
+    if 0 <= wall < MAX_CREATED + 1:
+        return int(wall)
+    raise EncryptionError(
+        f"the clock of this host says {wall:.0f} seconds since 1970, and records hold 0 to {MAX_CREATED} "
+        "(the end of the year 9999): set the clock"
+    )
