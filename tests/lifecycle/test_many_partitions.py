@@ -165,7 +165,7 @@ class TestListed:
 
     def test_unreadable(self, many: int, run: Run) -> None:
         execute("default", "UPDATE encryption_key SET key_record = '{}' WHERE id LIKE '_IK%%'", [])
-        for command, what in (("asherah_status", "records can't be read"), ("asherah_verify", "problems")):
+        for command, what in (("asherah_status", "rows are no keys"), ("asherah_verify", "problems")):
             problems = run(command)["problems"]
             assert len(problems) == MOST_LISTED + 1
             assert problems[-1] == {"at": "keys", "reason": f"50 more {what}"}
