@@ -371,6 +371,26 @@ def test_a_tenant_who_chooses_his_partitions_name_can_not_make_it_anothers(world
     assert len(ids) == 4
 
 
+def test_a_key_of_another_service_with_the_same_id_is_not_used(world: World) -> None:
+    app = world.new_process("app", "pay", key_suffix="eu").get_session("t1")
+    pay = world.new_process("pay", "eu").get_session("t1_app")
+    texts = app.encrypt(SECRET.encode()), pay.encrypt(b"theirs")
+    assert app.partition.intermediate_key_id == pay.partition.intermediate_key_id
+    assert (app.decrypt(texts[0]), pay.decrypt(texts[1])) == (SECRET.encode(), b"theirs")
+    for session, text in ((pay, texts[0]), (app, texts[1])):
+        with pytest.raises(PartitionMismatchError):
+            session.decrypt(text)
+
+
+def test_no_suffix_that_is_read_makes_a_partition_anothers(world: World) -> None:
+    """Without its suffix, partition ``q_a`` of this service and product would have the id of ``q`` with it."""
+    factory = world.new_process("a", "a", key_suffix="a", read_suffixes=["b"])
+    text = factory.get_session("q").encrypt(SECRET.encode())
+    for other in ("q_a", "q_a_a", "q_a_b"):
+        with pytest.raises(PartitionMismatchError):
+            factory.get_session(other).decrypt(text)
+
+
 # Who reads logs, error pages and caches.
 
 
