@@ -55,7 +55,10 @@ class Deadlines(ForkSafe):
         thread = threading.Thread(
             target=copy_context().run, args=(_answer, answer, call), name=self._service, daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # The interpreter is ending, and starts no threads: what is saved last must not be lost.
+            return call()
         try:
             thread.join(seconds)
         finally:

@@ -148,3 +148,22 @@ def test_the_interpreter_ends_while_a_call_hangs() -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("the KMS has not answered within 0.05 seconds\n", "")
+
+
+@pytest.mark.slow
+def test_what_is_called_while_the_interpreter_ends_is_answered() -> None:
+    program = """
+        import atexit
+        from django_asherah.deadlines import Deadlines
+
+        atexit.register(lambda: print(Deadlines("the KMS").within(60, lambda: "an answer")))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("an answer\n", "")
