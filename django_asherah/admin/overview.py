@@ -53,7 +53,8 @@ class Overview:
         for row in rows:
             key = read_row(self.context, row, is_newest=row.key_id not in seen)
             if isinstance(key, KeyInfo):
-                seen.add(row.key_id)
+                if not key.is_from_future:
+                    seen.add(row.key_id)
                 keys.append((row.pk, key))
         return keys
 

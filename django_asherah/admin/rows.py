@@ -19,7 +19,8 @@ from django.db.models.functions import Cast, Left
 
 from django_asherah import engine
 from django_asherah.envelope.partition import KeyKind, intermediate_id_tail
-from django_asherah.envelope.records import KeyMeta
+from django_asherah.envelope.policy import MAX_SKEW
+from django_asherah.envelope.records import MAX_CREATED, KeyMeta
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.lifecycle import KeyInfo, KeyState
 from django_asherah.lifecycle.context import Context
@@ -84,10 +85,10 @@ class KeyRows(QuerySet[Any, Any]):
         first_unexpired = created_value(connections[self.db], context.first_unexpired())
         if state is KeyState.EXPIRED:
             return rows.filter(created__lt=first_unexpired)
-        newer = EncryptionKey.objects.filter(key_id=OuterRef("key_id"), created__gt=OuterRef("created"))
-        newer = newer.exclude(pk__in=unsound)
-        has_newer = Exists(newer) if state is KeyState.SUPERSEDED else ~Exists(newer)
-        return rows.filter(has_newer, created__gte=first_unexpired)
+        rows = rows.filter(created__gte=first_unexpired)
+        is_superseded = _has_newer(context).exclude(pk__in=unsound)
+        is_current = ~Exists(is_superseded) & Q(created__lte=_last_of_now(context))
+        return rows.filter(is_current if state is KeyState.CURRENT else ~is_current)
 
     def unsound(self) -> list[int]:
         """Return the primary keys of rows that are no keys, as far as their times tell: the last five hundred."""
@@ -188,6 +189,18 @@ def _vendor_of(row: EncryptionKey) -> str:
     return connections[cast(Any, row)._state.db].vendor
 
 
+def _last_of_now(context: Context) -> Any:
+    """Return the last time that is none of the future, as the ORM compares it with the column."""
+    last = min(int(context.factory.clock() + MAX_SKEW), MAX_CREATED)
+    return created_value(connections[_alias_of(context)], last)
+
+
+def _has_newer(context: Context) -> QuerySet[Any, Any]:
+    """Return the rows of an outer row's id that are newer, and none of the future."""
+    newer = EncryptionKey.objects.filter(key_id=OuterRef("key_id"), created__gt=OuterRef("created"))
+    return newer.filter(created__lte=_last_of_now(context))
+
+
 def _is_sound(row: EncryptionKey) -> bool:
     try:
         _key_row(row).record()
@@ -198,11 +211,11 @@ def _is_sound(row: EncryptionKey) -> bool:
 
 def _find_newest(context: Context, ids: Collection[str]) -> dict[str, int]:
     """Return the primary key of the newest key of each of these ids that has any."""
-    later = EncryptionKey.objects.filter(key_id=OuterRef("key_id"), created__gt=OuterRef("created"))
-    last = key_rows(context).filter(~Exists(later), key_id__in=ids)
+    keys = key_rows(context).filter(created__lte=_last_of_now(context))
+    last = keys.filter(~Exists(_has_newer(context)), key_id__in=ids)
     newest = {row.key_id: row.pk for row in last if _is_sound(row)}
     for key_id in set(ids) - newest.keys():
-        rows = key_rows(context).filter(key_id=key_id).order_by("-created").iterator(chunk_size=MOST_UNSOUND)
+        rows = keys.filter(key_id=key_id).order_by("-created").iterator(chunk_size=MOST_UNSOUND)
         if row := next(filter(_is_sound, rows), None):
             newest[key_id] = row.pk
     return newest

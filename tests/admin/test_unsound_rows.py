@@ -117,9 +117,20 @@ def test_a_key_of_the_end_of_time_is_shown(make: Maker, staff: Client, settings:
     make.now = MAX_CREATED
     last = make.intermediate(system, "last")
 
-    assert states(staff) == ["current", "current"]
+    assert states(staff) == ["current", "superseded"]
     for url in (LIST, page_of(last)):
         shown = page(staff, url)
         assert "end of 9999" in shown
         assert "after 9999" in shown
     assert ">?</span>" in page(staff, page_of(system))
+
+
+def test_a_key_from_the_future_hides_none(make: Maker, staff: Client) -> None:
+    below = make.intermediate(make.system(3), "alice", 2)
+    ahead = make.intermediate(make.system(-400), "alice", -400)
+
+    assert states(staff) == ["current", "current", "superseded", "superseded"]
+    assert states(staff, "?state=current") == ["current", "current"]
+    assert states(staff, "?state=superseded") == ["superseded", "superseded"]
+    assert "asherah-current" in page(staff, page_of(below))
+    assert "asherah-superseded" in page(staff, page_of(ahead))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import boto3
 import pytest
 
 from django_asherah import engine, health, lifecycle
-from django_asherah.envelope.records import MAX_CREATED, KeyMeta
+from django_asherah.envelope.records import MAX_CREATED, KeyMeta, decode_row
 from django_asherah.lifecycle import KeyState
 from django_asherah.metastores.database import DatabaseMetastore
 from tests.databases import record
 from tests.lifecycle.conftest import Run
 from tests.lifecycle.stores import BASE
+from tests.moto_servers import ACCESS, MotoRegion, dynamodb_table
 from tests.unsound import COLUMNS, COPIED, RECORDS, plant
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -86,6 +88,59 @@ def test_keys_are_rotated_revoked_and_wrapped_anew_beside_them(
         made[SK_ID]: KeyState.REVOKED,
         made[IK_ID]: KeyState.CURRENT,
     }
+    check_that_rotation_goes_on(made, run)
+
+
+def check_that_rotation_goes_on(made: dict[str, KeyMeta], run: Run) -> None:
+    """Rotate; check that the newest keys are new ones, and are written under by a process that starts anew."""
+    assert run("asherah_rotate")["code"] == 0
+    current = {key.meta.key_id: key.meta for key in lifecycle.list_keys() if key.state is KeyState.CURRENT}
+    assert current.keys() == made.keys()
+    assert not set(current.values()) & set(made.values())
+    engine.reset()
+    text = engine.get_session().encrypt(b"after")
+    assert decode_row(text).key.parent_key_meta == current[IK_ID]
+    engine.reset()
+    assert engine.get_session().decrypt(text) == b"after"
+
+
+ITEMS: list[tuple[str, Any]] = [
+    ("1798761600", {"M": {"Created": {"N": "1798761523"}, "Key": {"S": "A" * 80}}}),
+    ("1E+30", {"M": {"Created": {"N": "1795478400"}, "Key": {"S": "A" * 80}}}),
+    ("-5", {"M": {"Created": {"N": "1795478400"}, "Key": {"S": "A" * 80}}}),
+    ("1.5", {"M": {"Created": {"N": "1"}, "Key": {"S": "A" * 80}}}),
+    ("1798761600", {"M": {"Created": {"S": "1798761600"}, "Key": {"S": "A" * 80}}}),
+    ("1798761600", {"M": {}}),
+    ("1798761600", {"S": "text"}),
+    ("1798761600", None),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("created", "key_record"), ITEMS)
+def test_the_same_in_dynamodb(
+    run: Run, settings: Any, west: MotoRegion, created: str, key_record: dict[str, Any] | None
+) -> None:
+    session: Any = boto3.Session
+    options = {"region": west.region, "endpoint_url": west.url, "session": session(**ACCESS)}
+    kms = {"KMS": "tests.regional.PretendedAws", "KMS_OPTIONS": {"arns": {"one": "arn-1"}, "down": set()}}
+    settings.ASHERAH = {**BASE, **kms, "METASTORE": "dynamodb", "METASTORE_OPTIONS": options}
+    with dynamodb_table(west) as client:
+        engine.get_session().encrypt(b"")
+        made = {key.meta.key_id: key.meta for key in lifecycle.list_keys()}
+        for key_id in made:
+            item = {"Id": {"S": key_id}, "Created": {"N": created}} | ({"KeyRecord": key_record} if key_record else {})
+            client.put_item(TableName="EncryptionKey", Item=item)
+        engine.reset()
+
+        for command in ("asherah_status", "asherah_verify"):
+            document = run(command)
+            assert (document["code"], sorted(problem["at"] for problem in document["problems"])) == (1, sorted(made))
+        assert len(health.check(deep=True).warnings) == 1
+        assert run("asherah_rotate", "--dry-run")["code"] == 0
+        assert [key_id for key_id, _ in lifecycle.rewrap().unreadable] == [SK_ID]
+        assert lifecycle.revoke(SK_ID).meta == made[SK_ID]
+        check_that_rotation_goes_on(made, run)
 
 
 def test_the_newest_of_a_partition_is_found_beside_them(run: Run, made: dict[str, KeyMeta]) -> None:
