@@ -24,6 +24,7 @@ from django_asherah.envelope.interfaces import (
     KeyPassedOver,
     KMSCalled,
     Metastore,
+    RecordRefused,
     RegionFailed,
     RenewalFailed,
     StaleKeyKept,
@@ -227,6 +228,8 @@ def _record(event: Event) -> None:
             audit.record(
                 signals.key_passed_over, "key_passed_over", level=logging.WARNING, key_id=key_id, reason=reason
             )
+        case RecordRefused(key_id, cause):
+            audit.record_seldom(signals.record_refused, "record_refused", key_id, cause=cause)
         case RegionFailed(region, master_key, operation, consequence, cause):
             named = {"region": region, "master_key": master_key, "operation": operation}
             named |= {"consequence": consequence, "cause": cause}

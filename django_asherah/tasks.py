@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import shared_task
+from celery import current_task, shared_task
 from django.db import InterfaceError, OperationalError
 from kombu.exceptions import OperationalError as BrokerFailure
 
+from django_asherah.audit import acting_as
 from django_asherah.exceptions import AsherahError
 from django_asherah.lifecycle import run_shard
 
@@ -24,7 +25,8 @@ from django_asherah.lifecycle import run_shard
 )
 def reencrypt_shard(**arguments: Any) -> dict[str, int]:
     """Re-encrypt one shard; retried when the KMS, the key table or the database fails."""
-    return run_shard(**arguments)
+    with acting_as(f"celery:{current_task.request.id}"):
+        return run_shard(**arguments)
 
 
 def enqueue(shards: list[dict[str, Any]]) -> list[str]:

@@ -13,6 +13,7 @@ from django_asherah.admin import cells
 from django_asherah.admin.overview import get_overview
 from django_asherah.admin.pages import render_page
 from django_asherah.admin.rows import attach_infos, info_of, key_rows, read_row
+from django_asherah.audit import acting_as
 from django_asherah.envelope.partition import KeyKind
 from django_asherah.exceptions import AsherahError
 from django_asherah.lifecycle import KeyInfo, revoke, verify_key
@@ -34,7 +35,8 @@ def verify_keys(model_admin: ModelAdmin[Any], request: HttpRequest, queryset: Qu
             text = f"{key.meta} is another service's key: these settings don't name its master keys."
             model_admin.message_user(request, text, messages.WARNING)
             continue
-        report = verify_key(key.meta)
+        with acting_as(_actor(request)):
+            report = verify_key(key.meta)
         if report.problems:
             found = "; ".join(reason for _, reason in report.problems)
             text, level = f"Verified {key.meta}, and it failed: {found}.", messages.ERROR
@@ -57,6 +59,10 @@ def revoke_keys(
     for row, key in chosen:
         _revoke(model_admin, request, row, key)
     return None
+
+
+def _actor(request: HttpRequest) -> str:
+    return f"admin:{request.user.pk}:{request.user.get_username()}"
 
 
 def _chosen(model_admin: ModelAdmin[Any], request: HttpRequest, queryset: QuerySet[Any, Any]) -> list[Chosen]:
@@ -119,7 +125,8 @@ def _count_children(request: HttpRequest, key: KeyInfo) -> str:
 
 def _revoke(model_admin: ModelAdmin[Any], request: HttpRequest, row: EncryptionKey, key: KeyInfo) -> None:
     try:
-        report = revoke(key.meta.key_id, key.meta.created)
+        with acting_as(_actor(request)):
+            report = revoke(key.meta.key_id, key.meta.created)
     except AsherahError as exc:
         model_admin.message_user(request, f"{key.meta} was not revoked: {exc}", messages.ERROR)
         return

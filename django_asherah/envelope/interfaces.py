@@ -155,6 +155,19 @@ class KeyPassedOver:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordRefused:
+    """A record that does not open: damaged, tampered with, or another partition's.
+
+    Attributes:
+        key_id: the intermediate key that it names, or that of the partition in which it was found.
+        cause: why it was refused. It shows nothing of the record.
+    """
+
+    key_id: str
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class RegionFailed:
     """A region's KMS failed.
 
@@ -193,7 +206,9 @@ class CacheMissed:
     key_id: str
 
 
-Event: TypeAlias = KeyCreated | StaleKeyKept | RenewalFailed | KeyPassedOver | RegionFailed | KMSCalled | CacheMissed
+Event: TypeAlias = (
+    KeyCreated | StaleKeyKept | RenewalFailed | KeyPassedOver | RecordRefused | RegionFailed | KMSCalled | CacheMissed
+)
 Listener: TypeAlias = Callable[[Event], None]
 
 

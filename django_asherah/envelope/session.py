@@ -115,17 +115,21 @@ class Session:
             KeyNotFoundError: the metastore has no such key.
             KMSError, MetastoreError: its key is not cached and can't be loaded.
         """
-        if record.__class__ is not str and is_compact(record):
-            meta, sealed_key, sealed = split_compact(record, self._key_id, self._others)
-            key_id = meta.key_id
-        else:
-            row = decode_row(record)
-            row_key, sealed = row.key, row.data
-            meta, sealed_key, key_id = row_key.parent_key_meta, row_key.key, self._key_id
-            if meta.key_id != key_id:
+        try:
+            if record.__class__ is not str and is_compact(record):
+                meta, sealed_key, sealed = split_compact(record, self._key_id, self._others)
                 key_id = meta.key_id
-                if key_id not in self._others:
-                    raise self._mismatch(key_id)
+            else:
+                row = decode_row(record)
+                row_key, sealed = row.key, row.data
+                meta, sealed_key, key_id = row_key.parent_key_meta, row_key.key, self._key_id
+                if meta.key_id != key_id:
+                    key_id = meta.key_id
+                    if key_id not in self._others:
+                        raise self._mismatch(key_id)
+        except DecryptionError as exc:
+            self._keys.tell_refused(self._key_id, exc)
+            raise
         try:
             key = loaded.get(meta) if loaded else None
             if key is None:
@@ -139,6 +143,7 @@ class Session:
             return key.cipher.open_row(sealed_key, sealed)
         except DecryptionError as exc:
             exc.at(f"record under key {meta}")
+            self._keys.tell_refused(key_id, exc)
             raise
 
     def newest_key(self) -> CryptoKey:

@@ -7,12 +7,13 @@ import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connections
 
-from django_asherah import engine
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError, KMSError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
@@ -81,6 +82,26 @@ def verify_data(
     """
     report = DataReport()
     columns = encrypted_columns(names, alias)
+    with _recorded(report, columns):
+        _verify(columns, sample, processes, report, progress)
+    report.keys.cut()
+    return report
+
+
+def _recorded(report: DataReport, columns: list[Column]) -> AbstractContextManager[None]:
+    return audit.recorded(
+        signals.data_verified,
+        "verified_data",
+        lambda: {
+            "columns": [column.label for column in columns],
+            "proven": report.columns.total(),
+            "plaintext": report.plaintext.total(),
+            "bad": report.bad.total,
+        },
+    )
+
+
+def _verify(columns: list[Column], sample: int | None, processes: int, report: DataReport, progress: Progress) -> None:
     if sample is not None:
         for column in columns:
             _verify_batches(column, column.sample(sample, ROWS_PER_READ), report, progress)
@@ -89,8 +110,6 @@ def verify_data(
     else:
         for column in columns:
             _verify_range(column, None, None, report, progress)
-    report.keys.cut()
-    return report
 
 
 def _verify_range(column: Column, after: Any, until: Any, report: DataReport, progress: Progress) -> DataReport:

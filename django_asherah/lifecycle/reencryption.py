@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
 from django.db import connections, transaction
 
-from django_asherah import engine
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
@@ -106,9 +107,26 @@ def reencrypt(
     """
     options = options or Options()
     report = ReencryptionReport()
-    for column in encrypted_columns(names, alias):
-        _Rewriter(column, options, report, progress).run()
+    columns = encrypted_columns(names, alias)
+    with nullcontext() if options.dry_run else _recorded(report, columns, options):
+        for column in columns:
+            _Rewriter(column, options, report, progress).run()
     return report
+
+
+def _recorded(report: ReencryptionReport, columns: list[Column], options: Options) -> AbstractContextManager[None]:
+    return audit.recorded(
+        signals.data_reencrypted,
+        "reencrypted",
+        lambda: {
+            "columns": [column.label for column in columns],
+            "rewritten": report.rewritten.total(),
+            "moved": report.moved.total(),
+            "current": report.current.total(),
+            "bad": report.bad.total,
+            "shard": f"{options.shard + 1}/{options.shards}",
+        },
+    )
 
 
 class _Rewriter:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from hmac import compare_digest
 
+from django_asherah import audit, signals
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.batches import KEYS_AT_ONCE
 from django_asherah.envelope.partition import KeyKind
@@ -36,6 +38,12 @@ def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
     """
     context = get_context()
     report = KeyReport()
+    with _recorded(report):
+        _verify_all(context, report, progress)
+    return report
+
+
+def _verify_all(context: Context, report: KeyReport, progress: Progress) -> None:
     _check_regions(context, report)
     listing = Listing(context)
     keys = (key for key in listing if key.ours)
@@ -49,7 +57,6 @@ def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
                 _verify_key(context, key, report, unopened)
             progress(1)
     report.problems.merge(listing.unreadable)
-    return report
 
 
 def verify_key(meta: KeyMeta) -> KeyReport:
@@ -61,13 +68,28 @@ def verify_key(meta: KeyMeta) -> KeyReport:
     """
     context = get_context()
     report = KeyReport()
-    try:
-        key = _find(context, meta)
-        for each in [_find(context, key.parent), key] if key.parent else [key]:
-            _verify_key(context, each, report, set())
-    except KeyNotFoundError as exc:
-        report.problems.add((str(meta), str(exc)))
+    with _recorded(report, meta):
+        try:
+            key = _find(context, meta)
+            for each in [_find(context, key.parent), key] if key.parent else [key]:
+                _verify_key(context, each, report, set())
+        except KeyNotFoundError as exc:
+            report.problems.add((str(meta), str(exc)))
     return report
+
+
+def _recorded(report: KeyReport, meta: KeyMeta | None = None) -> AbstractContextManager[None]:
+    named = {"key_id": meta.key_id, "created": meta.created} if meta is not None else {}
+    return audit.recorded(
+        signals.keys_verified,
+        "verified_keys",
+        lambda: {
+            **named,
+            "system_keys": report.system_keys,
+            "intermediate_keys": report.intermediate_keys,
+            "bad": report.problems.total,
+        },
+    )
 
 
 def _find(context: Context, meta: KeyMeta) -> KeyInfo:
