@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
@@ -41,6 +42,19 @@ def logged() -> list[tuple[str, str]]:
     entries = LogEntry.objects.order_by("pk")
     assert all(entry.action_flag == CHANGE for entry in entries)
     return [(entry.object_id or "", entry.change_message) for entry in entries]
+
+
+def test_the_audit_line_says_who(make: Maker, staff: Client, caplog: pytest.LogCaptureFixture) -> None:
+    meta = make.system(1)
+    with caplog.at_level("INFO", "django_asherah.audit"):
+        do(staff, "verify_keys", meta)
+        do(staff, "revoke_keys", meta, confirmed="yes")
+    user = User.objects.get()
+    lines = [line.partition(" ")[::2] for line in caplog.messages if line.startswith(("verified", "revoked"))]
+    assert [(action, rest.rpartition(" by=")[2]) for action, rest in lines] == [
+        ("verified_keys", f"admin:{user.pk}:{user.username}"),
+        ("revoked", f"admin:{user.pk}:{user.username}"),
+    ]
 
 
 def states() -> dict[KeyMeta, KeyState]:

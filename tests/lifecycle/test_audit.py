@@ -20,7 +20,9 @@ from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, PartitionMismatchError
 from django_asherah.lifecycle import list_keys
 from django_asherah.lifecycle.reencryption import Options
+from django_asherah.lifecycle.sharding import split
 from django_asherah.models import EncryptionKey
+from django_asherah.tasks import reencrypt_shard
 from tests.moto_servers import MotoRegion
 from tests.testapp.models import Note
 
@@ -242,7 +244,7 @@ class TestData:
         lifecycle.rotate()
         lifecycle.reencrypt(["testapp.Note.body"])
         assert self.last(heard) == (
-            'reencrypted columns=testapp.Note.body rewritten=3 moved=0 current=0 bad=0 shard=1/1 broken_off='
+            "reencrypted columns=testapp.Note.body rewritten=3 moved=0 current=0 bad=0 shard=1/1 broken_off="
         )
 
     def test_a_plan_of_one_leaves_none(self, heard: Heard) -> None:
@@ -267,17 +269,17 @@ class TestData:
     def test_a_verification_of_data(self, heard: Heard) -> None:
         lifecycle.verify_data(["testapp.Note"])
         assert self.last(heard) == (
-            'verified_data columns=testapp.Note.body,testapp.Note.other_body proven=6 plaintext=0 bad=0 broken_off='
+            "verified_data columns=testapp.Note.body,testapp.Note.other_body proven=6 plaintext=0 bad=0 broken_off="
         )
 
     def test_a_verification_of_keys_and_of_one(self, heard: Heard) -> None:
         lifecycle.verify_keys()
-        assert self.last(heard) == 'verified_keys system_keys=1 intermediate_keys=1 bad=0 broken_off='
+        assert self.last(heard) == "verified_keys system_keys=1 intermediate_keys=1 bad=0 broken_off="
         meta = engine.get_session().newest_key().meta
         lifecycle.verify_key(meta)
         assert self.last(heard) == (
             f"verified_keys key_id={meta.key_id} created={meta.created} system_keys=1 intermediate_keys=1 bad=0 "
-            'broken_off='
+            "broken_off="
         )
 
 
@@ -341,3 +343,11 @@ class TestRefusedRecords:
                 session.decrypt(bad)
         assert len(refused) == 500
         assert sum(line.startswith("record_refused") for line in heard.lines) == 1
+
+
+def test_a_celery_task_says_its_id(heard: Heard) -> None:
+    Note.objects.create(body="text")
+    result = reencrypt_shard.apply(kwargs=split(["testapp.Note.body"], shards=1)[0])
+    assert result.successful()
+    assert heard.whole_lines[-1].startswith("reencrypted ")
+    assert heard.whole_lines[-1].endswith(f" by=celery:{result.id}")
