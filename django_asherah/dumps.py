@@ -14,6 +14,9 @@ from typing import Any
 
 from django_asherah import engine
 from django_asherah.envelope.aead import wipe
+from django_asherah.envelope.events import EventQueue
+from django_asherah.envelope.interfaces import ignore_events
+from django_asherah.envelope.newest import NewestRecords
 from django_asherah.envelope.partition import is_storable, kind_of
 from django_asherah.envelope.records import MAX_KEY_ID_LENGTH, EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import AsherahError, InvalidRecordError, MetastoreError
@@ -79,8 +82,9 @@ def _is_system_key_in_use(alias: str, key_id: str) -> bool:
     if keys_alias == alias:
         return True
     # Two aliases may lead to one table: a record is sealed with a nonce of its own, so the same newest one tells it.
-    newest = DatabaseMetastore(alias).load_latest(key_id)
-    return newest is not None and newest == factory.metastore.load_latest(key_id)
+    there = NewestRecords(DatabaseMetastore(alias), factory.system_keys.find_fault, EventQueue(ignore_events))
+    newest = there.find(key_id, factory.clock())
+    return newest is not None and newest == factory.system_keys.newest_records([key_id]).get(key_id)
 
 
 def _require_opens(meta: KeyMeta, record: EnvelopeKeyRecord) -> None:
