@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import pytest
 from django.db import transaction
 
 from django_asherah.envelope.records import KeyMeta, encode_key
+from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.key_table import KeyTable
 from tests.databases import VENDOR, execute, record
+from tests.unsound import COLUMNS as COLUMN_VALUES
+from tests.unsound import plant
 
 TODAY = 1_795_478_400  # 2026-11-24T00:00:00Z
 _DDL = """
@@ -148,3 +153,26 @@ def test_the_extra_row_of_the_rust_core_disturbs_nothing(adopted: str) -> None:
 
     assert metastore.store("_SK_s_p", record(TODAY)) is True
     assert metastore.load_latest("_SK_s_p") == record(TODAY)
+
+
+def test_rows_that_are_no_keys_hide_none(adopted: str, request: pytest.FixtureRequest) -> None:
+    """MariaDB makes zeros of what its TIMESTAMP cannot hold. JSON columns take nothing but JSON."""
+    metastore, stored = DatabaseMetastore(adopted), record(TODAY, 1, "_SK_s_p")
+    metastore.store("_IK_a_s_p", stored)
+    texts = [encode_key(record(TODAY - 77, 2, "_SK_s_p")), "{}"]
+    if "json" not in request.node.callspec.id.lower():
+        texts += ["", "not JSON", '{"Created":', "\u6771" * 9 if "latin1" not in request.node.callspec.id else "\xe4"]
+
+    for text, column in product(texts, COLUMN_VALUES):
+        plant(adopted, "_IK_a_s_p", column, text)
+        rows = list(metastore.scan())
+        assert len(rows) == len(list(metastore.versions("_IK_a_s_p"))) == metastore.count() == 2
+        for row in rows:
+            with suppress(InvalidRecordError):
+                assert row.record() == stored
+        assert metastore.load(KeyMeta("_IK_a_s_p", TODAY)) == stored
+        assert metastore.load_many([KeyMeta("_IK_a_s_p", TODAY)]) == {KeyMeta("_IK_a_s_p", TODAY): stored}
+        with suppress(InvalidRecordError):
+            assert metastore.load_latest("_IK_a_s_p") == stored
+        execute(adopted, "DELETE FROM encryption_key")
+        metastore.store("_IK_a_s_p", stored)
