@@ -152,6 +152,12 @@ class Partition:
         object.__setattr__(self, "intermediate_key_id", key_id)
         object.__setattr__(self, "readable_ids", readable)
 
+    def unread_suffix(self, key_id: str) -> str:
+        """Return the suffix with which this partition would have a key of this id; empty if that is read, or no id."""
+        base = intermediate_key_id(self.partition_id, system_key_id(self.service, self.product))
+        suffix = key_id.removeprefix(f"{base}_")
+        return suffix if suffix != key_id and key_id not in self.readable_ids and NAME.fullmatch(suffix) else ""
+
 
 def _check_name(label: str, name: str) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):

@@ -198,8 +198,10 @@ class Session:
         return encode_row(self.read(record))
 
     def _mismatch(self, key_id: str) -> PartitionMismatchError:
+        suffix = self.partition.unread_suffix(key_id)
+        advice = f": if {suffix} is the suffix of another region, name it in READ_SUFFIXES" if suffix else ""
         return PartitionMismatchError(
-            f"the record names key {printable(key_id)}, but this partition's key is {printable(self._key_id)}"
+            f"the record names key {printable(key_id)}, but this partition's key is {printable(self._key_id)}{advice}"
         )
 
     def __enter__(self) -> Self:

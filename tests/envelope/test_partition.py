@@ -12,7 +12,10 @@ from django_asherah.envelope.partition import (
     intermediate_id_tail,
     intermediate_key_id,
     kind_of,
+    may_collide,
     partition_of,
+    partition_under,
+    readable_system_ids,
     system_key_id,
 )
 from django_asherah.exceptions import EncryptionError
@@ -51,6 +54,91 @@ def test_a_partition_may_be_nearly_anything(partition: str) -> None:
 def test_a_partition_that_no_database_can_keep_apart_is_refused(partition: Any, message: str) -> None:
     with pytest.raises(EncryptionError, match=message):
         Partition(partition, "s", "p")
+
+
+def test_the_ids_that_are_read_begin_with_the_own_and_are_there_once() -> None:
+    assert Partition("p", "s", "d").readable_ids == ("_IK_p_s_d",)
+    assert Partition("p", "s", "d", "eu").readable_ids == ("_IK_p_s_d_eu", "_IK_p_s_d")
+    assert Partition("p", "s", "d", "", ("eu",)).readable_ids == ("_IK_p_s_d", "_IK_p_s_d_eu")
+    assert Partition("p", "s", "d", "eu", ("us", "eu", "us", "eu-2")).readable_ids == (
+        "_IK_p_s_d_eu",
+        "_IK_p_s_d",
+        "_IK_p_s_d_us",
+        "_IK_p_s_d_eu-2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("service", "product", "suffix", "others", "read"),
+    [
+        ("a", "a", "a", (), ("_SK_a_a_a",)),
+        ("a", "a", "", ("a", "b"), ("_SK_a_a", "_SK_a_a_b")),
+        ("s", "d", "eu", ("x_s_d_eu", "x_s_d", "s_d"), ("_SK_s_d_eu", "_SK_s_d")),
+        ("s", "d", "d", ("s",), ("_SK_s_d_d", "_SK_s_d", "_SK_s_d_s")),
+    ],
+)
+def test_no_two_partitions_have_one_id_among_those_that_are_read(
+    service: str, product: str, suffix: str, others: tuple[str, ...], read: tuple[str, ...]
+) -> None:
+    assert readable_system_ids(service, product, suffix, others) == read
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "may"),
+    [
+        ("_SK_app_pay_eu", "_SK_pay_eu", True),
+        ("_SK_a_b_prod", "_SK_b_prod", True),
+        ("_SK_pay_eu", "_SK_pay_eu", True),
+        ("_SK_app_pay", "_SK_app_pay_eu", False),
+        ("_SK_xpay_eu", "_SK_pay_eu", False),
+        ("_SK_pay_eu", "_SK_PAY_EU", False),
+    ],
+)
+def test_ids_may_collide_where_one_tail_ends_in_the_other(first: str, second: str, may: bool) -> None:
+    assert may_collide(first, second) is may_collide(second, first) is may
+
+
+@pytest.mark.parametrize(
+    ("key_id", "parent_id", "partition"),
+    [
+        ("_IK_p_s_d_eu", "_SK_s_d_eu", "p"),
+        ("_IK_p_s_d", "_SK_s_d", "p"),
+        ("_IK_p_s_d_eu", "_SK_s_d", "p"),
+        ("_IK_p_s_d", "_SK_s_d_eu", "p"),
+        ("_IK_p_s_d_us", "_SK_s_d_eu", None),
+        ("_IK_p_s_d_eu", "_SK_s_d_us", None),
+        ("_IK_p_s_d_eu", "_SK_d_eu", None),
+        ("_IK__s_d_eu", "_SK_s_d_eu", None),
+        ("_SK_s_d_eu", "_SK_s_d_eu", None),
+        ("", "_SK_s_d_eu", None),
+    ],
+)
+def test_a_partition_is_found_under_the_system_keys_that_are_read(
+    key_id: str, parent_id: str, partition: str | None
+) -> None:
+    assert partition_under(("_SK_s_d_eu", "_SK_s_d"), key_id, parent_id) == partition
+
+
+@pytest.mark.parametrize(
+    ("key_id", "suffix"),
+    [
+        ("_IK_p_s_d_us-west-2", "us-west-2"),
+        ("_IK_p_s_d_a_b", "a_b"),
+        ("_IK_p_s_d_eu", ""),
+        ("_IK_p_s_d", ""),
+        ("_IK_p_s_d_", ""),
+        ("_IK_p_s_d_ä", ""),
+        ("_IK_p_s_d2_us", ""),
+        ("_IK_q_s_d_us", ""),
+    ],
+)
+def test_a_suffix_that_is_not_read_is_named(key_id: str, suffix: str) -> None:
+    assert Partition("p", "s", "d", "eu").unread_suffix(key_id) == suffix
+
+
+def test_a_suffix_to_read_that_other_sdks_cant_read_is_refused() -> None:
+    with pytest.raises(EncryptionError, match=r"^key suffix 'a b' must consist of letters"):
+        Partition("p", "s", "d", "eu", ("us", "a b"))
 
 
 def test_a_partition_can_not_be_changed() -> None:

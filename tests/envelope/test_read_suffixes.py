@@ -76,6 +76,12 @@ def test_ids_are_compared_whole(world: World, writes: str, suffix: str, others: 
     assert world.taken_calls() == {}
 
 
+def test_an_error_names_the_suffix_that_is_not_read(world: World) -> None:
+    record = written(world, "us", Session.encrypt)
+    with pytest.raises(PartitionMismatchError, match=r": if us is the suffix of another region, name it in READ_SUF"):
+        reader(world, "eu").decrypt(record)
+
+
 @FORMATS
 @pytest.mark.parametrize(("service", "product"), [("svc", "prod2"), ("svc", "pro"), ("svc2", "prod"), ("svc", "eu")])
 def test_another_services_or_products_record_is_refused(world: World, service: str, product: str, seal: Seal) -> None:
