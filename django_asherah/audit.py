@@ -63,9 +63,7 @@ def recorded(signal: Signal, action: str, find_details: Callable[[], dict[str, A
         broken_off = type(exc).__name__
         raise
     finally:
-        details = find_details()
-        level = logging.WARNING if broken_off or details.get("bad") else logging.INFO
-        record(signal, action, level=level, **details, broken_off=broken_off)
+        record(signal, action, **find_details(), broken_off=broken_off)
 
 
 def _write(level: int, action: str, details: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from django_asherah.envelope.aead import KEY_LENGTH, wipe
 from django_asherah.envelope.clocks import Moment
 from django_asherah.envelope.interfaces import CacheMissed
-from django_asherah.envelope.keyring import CREATE_ATTEMPTS, KeyRing, never_valid
+from django_asherah.envelope.keyring import CREATE_ATTEMPTS, KeyRing, is_rival, never_valid
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.loading import Collaborators
 from django_asherah.envelope.one_by_one import many_at_once
@@ -241,7 +241,8 @@ class BatchKeyRing(KeyRing):
             for key_id, meta in lost.items():
                 if key_id not in found:
                     self._require_some(meta)
-            keys |= self._valid_of(found, now)
+            rivals = {key_id: record for key_id, record in found.items() if is_rival(record, lost[key_id])}
+            keys |= self._valid_of(rivals, now)
             newest = {key_id: found.get(key_id) for key_id in lost if key_id not in keys}
         raise never_valid(next(iter(newest)))
 

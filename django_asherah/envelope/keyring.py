@@ -189,7 +189,7 @@ class KeyRing(KeyLoader):
             refused, newest = meta, self._newest.find(key_id, now.wall)
             if newest is None:
                 self._require_some(meta)
-            key = self._valid_latest(key_id, newest, now)
+            key = self._valid_latest(key_id, newest, now) if is_rival(newest, meta) else None
             if key is not None:
                 return key
         raise never_valid(key_id)
@@ -232,6 +232,14 @@ class KeyRing(KeyLoader):
             raise MetastoreError(
                 f"the metastore refused key {meta.key_id} created {meta.created}, yet holds none of this id"
             )
+
+
+def is_rival(newest: EnvelopeKeyRecord | None, refused: KeyMeta) -> bool:
+    """Tell whether a newest record stands where key ``refused`` was to be stored, or later.
+
+    If not, what has that place is no key of ours, and the newest is the one that was to be followed.
+    """
+    return newest is not None and newest.created >= refused.created
 
 
 def never_valid(key_id: str) -> EncryptionError:

@@ -249,3 +249,19 @@ def test_two_services_whose_key_ids_are_the_same_write_under_their_own_keys(worl
         START,
         "_IK_t1_app_pay_eu",
     ]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_place_that_no_key_of_ours_has_taken_is_passed_by_and_the_old_key_does_follow(
+    world: World, many: bool
+) -> None:
+    used_key(world.factory)
+    world.clock.now = START + 60
+    taken = KeyMeta(IK_ID, START + 60)
+    foreign = KeyMeta("_SK_others", START)
+    world.metastore.records[taken] = replace(
+        world.metastore.records[IK], created=taken.created, parent_key_meta=foreign
+    )
+    ring = world.factory.intermediate_keys
+    made = ring.rotate_many([IK_ID])[IK_ID] if many else ring.rotate(IK_ID)
+    assert made.meta == KeyMeta(IK_ID, START + 61)
