@@ -17,7 +17,7 @@ from django_asherah.lifecycle.sharding import run_shard, split
 from tests.lifecycle.conftest import ARNS, Run
 from tests.testapp.models import Note
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 
 SK_ID, IK_ID = "_SK_suite_tests", "_IK_default_suite_tests"
 
