@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.tasks import task
+from django.tasks import TaskContext, task
 
+from django_asherah.audit import acting_as
 from django_asherah.lifecycle import run_shard
 
 
-@task
-def reencrypt_shard(arguments: dict[str, Any]) -> dict[str, int]:
+@task(takes_context=True)
+def reencrypt_shard(context: TaskContext[Any, Any], arguments: dict[str, Any]) -> dict[str, int]:
     """Re-encrypt one shard."""
-    return run_shard(**arguments)
+    with acting_as(f"task:{context.task_result.id}"):
+        return run_shard(**arguments)
 
 
 def enqueue(shards: list[dict[str, Any]]) -> list[str]:

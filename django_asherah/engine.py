@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -20,6 +21,7 @@ from django_asherah.envelope.interfaces import (
     KeyCreated,
     KMSCalled,
     Metastore,
+    RecordRefused,
     RegionFailed,
     StaleKeyKept,
 )
@@ -29,6 +31,7 @@ from django_asherah.envelope.session import Session, SessionFactory
 from django_asherah.exceptions import EncryptionError
 from django_asherah.guard import allowed_partitions, outside_guard
 from django_asherah.metastores.database import DatabaseMetastore
+from django_asherah.refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ def _start() -> _Running:
 
 
 def _make_factory(settings: Settings) -> SessionFactory:
-    events = EventQueue(_record)
+    events = EventQueue(partial(_record, Refusals()))
     policy = CryptoPolicy(
         expire_after=settings.expire_key_after.total_seconds(),
         revoke_check_interval=settings.revoke_check_interval.total_seconds(),
@@ -172,7 +175,7 @@ def _find_keys_database(settings: Settings, metastore: Metastore) -> str | None:
     return settings.metastore_provider.find_database(settings)
 
 
-def _record(event: Event) -> None:
+def _record(refusals: Refusals, event: Event) -> None:
     match event:
         case KeyCreated(meta):
             audit.record(signals.key_created, "created", key_id=meta.key_id, created=meta.created)
@@ -183,6 +186,8 @@ def _record(event: Event) -> None:
             named = {"region": region, "master_key": master_key, "operation": operation}
             named |= {"consequence": consequence, "cause": cause}
             audit.record(signals.region_failed, "region_failed", level=logging.WARNING, **named)
+        case RecordRefused():
+            refusals.tell(event)
         case KMSCalled(region, operation, seconds, error):
             signals.kms_called.send_robust(
                 SessionFactory, region=region, operation=operation, seconds=seconds, error=error

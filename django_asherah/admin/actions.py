@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.contrib import admin, messages
@@ -13,6 +15,7 @@ from django_asherah.admin import cells
 from django_asherah.admin.overview import get_overview
 from django_asherah.admin.pages import render_page
 from django_asherah.admin.rows import attach_infos, info_of, key_rows, read_row
+from django_asherah.audit import acting_as
 from django_asherah.envelope.partition import KeyKind
 from django_asherah.exceptions import AsherahError
 from django_asherah.lifecycle import KeyInfo, revoke, verify_key
@@ -26,7 +29,22 @@ MOST_CHOSEN = 10
 MOST_COUNTED = 1000
 
 
+Action = Callable[[Any, HttpRequest, Any], HttpResponse | None]
+
+
+def done_by_user(action: Action) -> Action:
+    """Let the audit lines of an action name the user: ``admin:alice#7``, with the primary key."""
+
+    @wraps(action)
+    def wrapper(model_admin: Any, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        with acting_as(f"admin:{request.user.get_username()}#{request.user.pk}"):
+            return action(model_admin, request, queryset)
+
+    return wrapper
+
+
 @admin.action(description="Verify in every region", permissions=["verify"])
+@done_by_user
 def verify_keys(model_admin: ModelAdmin[Any], request: HttpRequest, queryset: QuerySet[Any, Any]) -> None:
     """Unwrap the keys in every region, and say what failed."""
     for row, key in _chosen(model_admin, request, queryset):
@@ -45,6 +63,7 @@ def verify_keys(model_admin: ModelAdmin[Any], request: HttpRequest, queryset: Qu
 
 
 @admin.action(description="Revoke…", permissions=["revoke"])
+@done_by_user
 def revoke_keys(
     model_admin: ModelAdmin[Any], request: HttpRequest, queryset: QuerySet[Any, Any]
 ) -> HttpResponse | None:

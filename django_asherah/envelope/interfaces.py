@@ -134,7 +134,22 @@ class CacheMissed:
     key_id: str
 
 
-Event: TypeAlias = KeyCreated | StaleKeyKept | RegionFailed | KMSCalled | CacheMissed
+@dataclass(frozen=True, slots=True)
+class RecordRefused:
+    """A data row record can't be trusted: it, or a key above it, was damaged or tampered with, or is another's.
+
+    Attributes:
+        key_id: the intermediate key id of the partition that it should be of.
+        created: when the key that it names was made; None if it names none of that id.
+        reason: the error's class and message.
+    """
+
+    key_id: str
+    created: int | None
+    reason: str
+
+
+Event: TypeAlias = KeyCreated | StaleKeyKept | RegionFailed | KMSCalled | CacheMissed | RecordRefused
 Listener: TypeAlias = Callable[[Event], None]
 
 

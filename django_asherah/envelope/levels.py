@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django_asherah.envelope.batches import BatchKeyRing
-from django_asherah.envelope.interfaces import KeyManagementService
+from django_asherah.envelope.interfaces import KeyManagementService, RecordRefused
 from django_asherah.envelope.keyring import Collaborators, Sealer
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
@@ -64,6 +64,10 @@ class IntermediateKeys(BatchKeyRing):
         own = super().validity(key)
         parent = self._system_keys.validity(self._parent(key.record))
         return min(own[0], parent[0]), min(own[1], parent[1])
+
+    def tell_refused(self, key_id: str, created: int | None, cause: DecryptionError) -> None:
+        """Tell of a record that should be under the key ``key_id`` and can't be trusted; see :class:`RecordRefused`."""
+        self._notify(RecordRefused(key_id, created, f"{type(cause).__name__}: {cause}"))
 
     def _parent(self, record: EnvelopeKeyRecord) -> CryptoKey:
         if record.parent_key_meta is None:

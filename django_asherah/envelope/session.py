@@ -109,14 +109,18 @@ class Session:
             KeyNotFoundError: the metastore has no such key.
             KMSError, MetastoreError: its key is not cached and can't be loaded.
         """
-        if record.__class__ is not str and is_compact(record):
-            meta, sealed_key, sealed = split_compact(record, self._key_id)
-        else:
-            row = decode_row(record)
-            row_key, sealed = row.key, row.data
-            meta, sealed_key = row_key.parent_key_meta, row_key.key
-            if meta.key_id != self._key_id:
-                raise self._mismatch(meta.key_id)
+        try:
+            if record.__class__ is not str and is_compact(record):
+                meta, sealed_key, sealed = split_compact(record, self._key_id)
+            else:
+                row = decode_row(record)
+                row_key, sealed = row.key, row.data
+                meta, sealed_key = row_key.parent_key_meta, row_key.key
+                if meta.key_id != self._key_id:
+                    raise self._mismatch(meta.key_id)
+        except DecryptionError as exc:
+            self.tell_refused(exc)
+            raise
         try:
             key = loaded.get(meta) if loaded else None
             if key is None:
@@ -129,6 +133,7 @@ class Session:
             key.recently_used = True
             return key.cipher.open_row(sealed_key, sealed)
         except DecryptionError as exc:
+            self.tell_refused(exc, meta.created)
             exc.at(f"record under key {meta}")
             raise
 
@@ -158,9 +163,11 @@ class Session:
             InvalidRecordError, PartitionMismatchError, DecryptionError, KeyNotFoundError, KMSError, MetastoreError: as
                 :meth:`decrypt`.
         """
-        key = decode_row(record).key
         if Session.decrypt(self, record) != FILE_START:
-            raise DecryptionError("the record opens, but is not that of such a file")
+            error = DecryptionError("the record opens, but is not that of such a file")
+            self.tell_refused(error)
+            raise error
+        key = decode_row(record).key
         return self._keys.exact(key.parent_key_meta).cipher.open_stream(key.key, FILE_START)
 
     def read(self, record: str | bytes) -> DataRowRecord:
@@ -181,6 +188,13 @@ class Session:
             InvalidRecordError, PartitionMismatchError: as :meth:`read`.
         """
         return encode_row(self.read(record))
+
+    def tell_refused(self, cause: DecryptionError, created: int | None = None) -> None:
+        """Tell the factory's listener of a record of this partition that can't be trusted; see ``RecordRefused``.
+
+        What this session itself refuses to open, it tells itself.
+        """
+        self._keys.tell_refused(self._key_id, created, cause)
 
     def _mismatch(self, key_id: str) -> PartitionMismatchError:
         return PartitionMismatchError(

@@ -7,16 +7,17 @@ import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connections
 
-from django_asherah import engine
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError, KMSError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
-from django_asherah.lifecycle.columns import Column, Row, encrypted_columns
+from django_asherah.lifecycle.columns import Column, Row, encrypted_columns, names_of
 from django_asherah.lifecycle.key_counts import KeyCounts
 from django_asherah.lifecycle.progress import Progress, tell_nobody
 from django_asherah.lifecycle.records import RecordReader, RowRecord
@@ -81,16 +82,32 @@ def verify_data(
     engine.get_factory().clear()
     report = DataReport()
     columns = encrypted_columns(names, alias)
-    if sample is not None:
-        for column in columns:
-            _verify_batches(column, column.sample(sample, ROWS_PER_READ), report, progress)
-    elif processes > 1:
-        _verify_in_processes(columns, processes, report, progress)
-    else:
-        for column in columns:
-            _verify_range(column, None, None, report, progress)
+    with _recorded(columns, sample, report):
+        if sample is not None:
+            for column in columns:
+                _verify_batches(column, column.sample(sample, ROWS_PER_READ), report, progress)
+        elif processes > 1:
+            _verify_in_processes(columns, processes, report, progress)
+        else:
+            for column in columns:
+                _verify_range(column, None, None, report, progress)
     report.keys.cut()
     return report
+
+
+def _recorded(columns: Sequence[Column], sample: int | None, report: DataReport) -> AbstractContextManager[None]:
+    return audit.recorded(
+        signals.data_verified,
+        "verified_data",
+        lambda: {
+            **names_of(columns),
+            "opened": report.columns.total(),
+            "plaintext": report.plaintext.total(),
+            "bad": report.bad.total,
+            "sample": sample,
+        },
+        has_problems=lambda: bool(report.bad.total),
+    )
 
 
 def _verify_range(column: Column, after: Any, until: Any, report: DataReport, progress: Progress) -> DataReport:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from hmac import compare_digest
 
+from django_asherah import audit, signals
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.batches import KEYS_AT_ONCE
 from django_asherah.envelope.partition import KeyKind
@@ -36,19 +38,20 @@ def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
     """
     context = get_context()
     report = KeyReport()
-    _check_regions(context, report)
-    listing = Listing(context)
-    keys = (key for key in listing if key.ours)
-    for batch in parts_of(keys, KEYS_AT_ONCE):
-        unopened: set[KeyMeta] = set()
-        opened = context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
-        for key in batch:
-            if key.meta in opened:
-                report.intermediate_keys += 1
-            else:
-                _verify_key(context, key, report, unopened)
-            progress(1)
-    report.problems.merge(listing.unreadable)
+    with _recorded(None, report):
+        _check_regions(context, report)
+        listing = Listing(context)
+        keys = (key for key in listing if key.ours)
+        for batch in parts_of(keys, KEYS_AT_ONCE):
+            unopened: set[KeyMeta] = set()
+            opened = context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
+            for key in batch:
+                if key.meta in opened:
+                    report.intermediate_keys += 1
+                else:
+                    _verify_key(context, key, report, unopened)
+                progress(1)
+        report.problems.merge(listing.unreadable)
     return report
 
 
@@ -61,13 +64,29 @@ def verify_key(meta: KeyMeta) -> KeyReport:
     """
     context = get_context()
     report = KeyReport()
-    try:
-        key = _find(context, meta)
-        for each in [_find(context, key.parent), key] if key.parent else [key]:
-            _verify_key(context, each, report, set())
-    except KeyNotFoundError as exc:
-        report.problems.add((str(meta), str(exc)))
+    with _recorded(meta, report):
+        try:
+            key = _find(context, meta)
+            for each in [_find(context, key.parent), key] if key.parent else [key]:
+                _verify_key(context, each, report, set())
+        except KeyNotFoundError as exc:
+            report.problems.add((str(meta), str(exc)))
     return report
+
+
+def _recorded(meta: KeyMeta | None, report: KeyReport) -> AbstractContextManager[None]:
+    return audit.recorded(
+        signals.keys_verified,
+        "verified_keys",
+        lambda: {
+            "key_id": meta and meta.key_id,
+            "created": meta and meta.created,
+            "system_keys": report.system_keys,
+            "intermediate_keys": report.intermediate_keys,
+            "problems": report.problems.total,
+        },
+        has_problems=lambda: bool(report.problems.total),
+    )
 
 
 def _find(context: Context, meta: KeyMeta) -> KeyInfo:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from html import unescape
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
@@ -201,6 +203,30 @@ class TestRevoke:
 
         assert response.status_code == 403
         assert states() == {meta: KeyState.CURRENT}
+
+
+class TestAuditLines:
+    def test_they_name_the_user(self, make: Maker, staff: Client, caplog: pytest.LogCaptureFixture) -> None:
+        system = make.system(1)
+        meta = make.intermediate(system)
+        user = User.objects.get()
+        by = f"by=admin:{user.username}#{user.pk}"
+        with caplog.at_level(logging.INFO, "django_asherah.audit"):
+            do(staff, "verify_keys", meta)
+            do(staff, "revoke_keys", meta, confirmed="yes")
+        named = f"key_id={meta.key_id} created={meta.created}"
+        assert [line.getMessage() for line in caplog.records if line.name == "django_asherah.audit"] == [
+            f"verified_keys {named} system_keys=1 intermediate_keys=1 problems=0 {by}",
+            f"revoked {named} {by}",
+        ]
+
+    def test_a_username_cant_forge_a_detail(self, make: Maker, staff: Client, caplog: pytest.LogCaptureFixture) -> None:
+        User.objects.update(username="eve#1 by=admin:bob")
+        meta = make.system(1)
+        with caplog.at_level(logging.INFO, "django_asherah.audit"):
+            do(staff, "revoke_keys", meta, confirmed="yes")
+        line = caplog.records[0].getMessage()
+        assert line.endswith(f' by="admin:eve#1 by=admin:bob#{User.objects.get().pk}"')
 
 
 @pytest.mark.parametrize("action", ["verify_keys", "revoke_keys"])

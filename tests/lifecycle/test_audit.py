@@ -5,6 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
+import pwd
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,12 +20,14 @@ from django_asherah import audit, engine, lifecycle, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.lifecycle import list_keys
 from django_asherah.models import EncryptionKey
+from tests.databases import ROOT, in_thread
 from tests.moto_servers import MotoRegion
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SK_ID, IK_ID = "_SK_suite_tests", "_IK_default_suite_tests"
 NAMES = ("key_created", "key_rotated", "key_revoked", "key_rewrapped", "region_failed")
+ME = f"os:{pwd.getpwuid(os.geteuid()).pw_name}@{socket.gethostname()}"
 
 
 class Heard:
@@ -62,7 +69,7 @@ def test_a_key_made_rotated_and_revoked(heard: Heard) -> None:
     newer_system = next(key.meta for key in list_keys() if key.meta.key_id == SK_ID)  # The newest comes first.
     assert newer_system.created > system.created
     assert heard.signals == [
-        (name, {"key_id": meta.key_id, "created": meta.created})
+        (name, {"key_id": meta.key_id, "created": meta.created, "by": ME})
         for name, meta in (
             ("key_created", system),
             ("key_created", made),
@@ -74,7 +81,7 @@ def test_a_key_made_rotated_and_revoked(heard: Heard) -> None:
         )
     ]
     assert heard.lines == [
-        f"{name.removeprefix('key_')} key_id={details['key_id']} created={details['created']}"
+        f"{name.removeprefix('key_')} key_id={details['key_id']} created={details['created']} by={ME}"
         for name, details in heard.signals
     ]
 
@@ -132,8 +139,9 @@ def test_a_key_rewrapped(heard: Heard, moto: Callable[..., None], steady: MotoRe
     moto(regions=[steady])
     lifecycle.rewrap()
     (created,) = [key.meta.created for key in list_keys() if key.kind == "system"]
-    assert heard.signals[-1] == ("key_rewrapped", {"key_id": SK_ID, "created": created, "regions": [steady.region]})
-    assert heard.lines[-1] == f"rewrapped key_id={SK_ID} created={created} regions={steady.region}"
+    details = {"key_id": SK_ID, "created": created, "regions": [steady.region], "by": ME}
+    assert heard.signals[-1] == ("key_rewrapped", details)
+    assert heard.lines[-1] == f"rewrapped key_id={SK_ID} created={created} regions={steady.region} by={ME}"
 
 
 def test_a_listener_that_fails_stops_nothing(heard: Heard) -> None:
@@ -154,7 +162,7 @@ def test_a_partitions_name_cant_forge_a_line_or_a_detail(heard: Heard) -> None:
     engine.get_session(name).encrypt(b"x")
     line = heard.lines[-1]
     assert "\n" not in line
-    quoted, _, rest = line.removeprefix("created key_id=").rpartition(" created=")
+    quoted, _, rest = line.removeprefix("created key_id=").removesuffix(f" by={ME}").rpartition(" created=")
     assert json.loads(quoted) == f"_IK_{name}_suite_tests"
     assert rest.isdecimal()
 
@@ -180,9 +188,56 @@ def test_no_line_holds_key_bytes(heard: Heard, moto: Callable[..., None], doomed
 
 @pytest.mark.parametrize(
     ("value", "word"),
-    [("ä", "ä"), ("", ""), ("a b", '"a b"'), ("a=b", '"a=b"'), ('"', '"\\""'), ("\u2028", '"\\u2028"'), (5, "5")],
+    [
+        ("ä", "ä"),
+        (["a", "b"], "a,b"),
+        ("", ""),
+        ("a b", '"a b"'),
+        ("a=b", '"a=b"'),
+        ('"', '"\\""'),
+        ("\u2028", '"\\u2028"'),
+        (5, "5"),
+    ],
 )
 def test_details_are_one_word_each(value: Any, word: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "django_asherah.audit"):
         audit.record(Signal(), "did", detail=value)
-    assert caplog.messages == [f"did detail={word}"]
+    assert caplog.messages == [f"did detail={word} by={ME}"]
+
+
+class TestWho:
+    def test_the_innermost_says(self, heard: Heard) -> None:
+        with audit.acting_as("celery:1"):
+            with audit.acting_as("task:2"):
+                engine.get_session().encrypt(b"x")
+            lifecycle.revoke(IK_ID)
+        lifecycle.revoke(SK_ID)
+        assert [details["by"] for _, details in heard.signals] == ["task:2", "task:2", "celery:1", ME]
+        assert [line.rpartition(" by=")[2] for line in heard.lines] == ["task:2", "task:2", "celery:1", ME]
+
+    def test_a_block_that_fails_ends(self) -> None:
+        with pytest.raises(ZeroDivisionError), audit.acting_as("celery:1"):
+            raise ZeroDivisionError
+        assert audit.actor() == ME
+
+    def test_a_name_cant_forge_a_line_or_a_detail(self, heard: Heard) -> None:
+        name = 'admin:eve#1\nrevoked key_id="x" by=admin:bob#2'
+        with audit.acting_as(name):
+            engine.get_session().encrypt(b"x")
+        for line in heard.lines:
+            assert "\n" not in line
+            assert json.loads(line.partition(" by=")[2]) == name
+
+    def test_a_thread_of_its_own_acts_for_the_process(self) -> None:
+        with audit.acting_as("task:1"):
+            assert in_thread(audit.actor) == ME
+
+    @pytest.mark.slow
+    def test_a_user_without_a_name_is_a_number_and_the_environment_names_nobody(self) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can become another user")
+        names = {"LOGNAME": "mallory", "USER": "mallory", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, **names, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings"}
+        code = "from django_asherah import audit; import os; os.setuid(54321); print(audit.actor())"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"os:54321@{socket.gethostname()}\n"
