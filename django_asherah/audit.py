@@ -67,14 +67,15 @@ def recorded(
         details: returns what was done so far.
         has_problems: tells whether something was found that is wrong, which makes the line a warning.
     """
-    error = None
+    error, is_warning = None, False
     try:
         yield
     except BaseException as exc:
-        error = type(exc).__name__
+        # Who interrupts it knows that.
+        error, is_warning = type(exc).__name__, isinstance(exc, Exception)
         raise
     finally:
-        level = logging.WARNING if error or has_problems() else logging.INFO
+        level = logging.WARNING if is_warning or has_problems() else logging.INFO
         record(signal, action, level=level, **details(), error=error)
 
 

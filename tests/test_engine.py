@@ -17,6 +17,7 @@ from django.dispatch import Signal
 from pytest_django import Settings as DjangoSettings
 
 from django_asherah import engine, signals
+from django_asherah.audit import actor
 from django_asherah.conf import Settings
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
@@ -266,8 +267,8 @@ class TestSignals:
         created = {record.created for record in engine.get_factory().metastore.records.values()}  # type: ignore[attr-defined]
         assert len(created) == 1
         assert seen == [
-            {"sender": SessionFactory, "key_id": SK, "created": created.copy().pop()},
-            {"sender": SessionFactory, "key_id": IK, "created": created.pop()},
+            {"sender": SessionFactory, "key_id": SK, "created": created.copy().pop(), "by": actor()},
+            {"sender": SessionFactory, "key_id": IK, "created": created.pop(), "by": actor()},
         ]
 
     def test_a_key_that_can_not_be_checked_is_announced(self, settings: DjangoSettings) -> None:
@@ -282,7 +283,7 @@ class TestSignals:
             session.encrypt(b"y")
 
         assert seen == [
-            {"sender": SessionFactory, "key_id": IK, "created": key.meta.created, "cause": broken},
+            {"sender": SessionFactory, "key_id": IK, "created": key.meta.created, "cause": broken, "by": actor()},
         ]
 
     def test_a_region_that_fails_is_announced_with_its_cause(
@@ -304,6 +305,7 @@ class TestSignals:
                 "operation": "GenerateDataKey",
                 "consequence": "the next region is asked",
                 "cause": None,
+                "by": actor(),
             }
             for region in ("us-east-1", "us-west-2")
         ]

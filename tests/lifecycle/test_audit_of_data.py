@@ -98,8 +98,10 @@ class TestReencryption:
         counts = "rewritten=3 moved=0 current=0 bad=3 shard=1/1"
         assert lines() == [("WARNING", f"reencrypted {COLUMNS} {counts} by=me")]
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, KMSError])
-    def test_that_is_broken_off_says_how_far_it_came(self, lines: Lines, error: type[BaseException]) -> None:
+    @pytest.mark.parametrize(("error", "level"), [(KeyboardInterrupt, "INFO"), (KMSError, "WARNING")])
+    def test_that_is_broken_off_says_how_far_it_came(
+        self, lines: Lines, error: type[BaseException], level: str
+    ) -> None:
         aged()
         seen: list[int] = []
 
@@ -111,7 +113,7 @@ class TestReencryption:
         with pytest.raises(error):
             lifecycle.reencrypt(["testapp.Note.body"], options=Options(batch=1), progress=break_off)
         counts = "rewritten=2 moved=0 current=0 bad=0 shard=1/1"
-        assert lines() == [("WARNING", f"reencrypted {BODY} {counts} error={error.__name__} by=me")]
+        assert lines() == [(level, f"reencrypted {BODY} {counts} error={error.__name__} by=me")]
 
     def test_by_shards_has_a_line_for_each(self, lines: Lines) -> None:
         aged()
@@ -160,9 +162,7 @@ class TestVerification:
 
         with pytest.raises(KeyboardInterrupt):
             lifecycle.verify_data(["testapp.Note.body"], progress=break_off)
-        assert lines() == [
-            ("WARNING", f"verified_data {BODY} opened=3 plaintext=0 bad=0 error=KeyboardInterrupt by=me")
-        ]
+        assert lines() == [("INFO", f"verified_data {BODY} opened=3 plaintext=0 bad=0 error=KeyboardInterrupt by=me")]
 
     @pytest.mark.slow
     def test_in_processes_has_one_line_for_the_whole(self, shared_alias: str, settings: Any, lines: Lines) -> None:
