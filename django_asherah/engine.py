@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.interfaces import (
     CacheMissed,
+    Clock,
     Event,
     KeyCreated,
     KMSCalled,
@@ -55,6 +57,7 @@ keys_alias: str | None = None
 """The database for which :func:`require_committed_key` never refuses: comparing costs less than calling it."""
 
 _session_type: type[Session] = Session
+_clock: Clock = time.time
 _start_lock = ForkSafeLock()
 
 
@@ -118,6 +121,16 @@ def use_session_type(session_type: type[Session]) -> None:
     reset()
 
 
+def use_clock(clock: Clock) -> None:
+    """Let keys be made, expire and be checked by another clock from now on, as in a test of clocks that go wrong.
+
+    Every opened key is dropped.
+    """
+    global _clock
+    _clock = clock
+    reset()
+
+
 def require_committed_key(key: CryptoKey, alias: str) -> None:
     """Refuse to let a record that goes to database ``alias`` outlive ``key``, which sealed it.
 
@@ -164,6 +177,7 @@ def _make_factory(settings: Settings) -> SessionFactory:
         policy,
         key_suffix=settings.key_suffix,
         cache_size=settings.key_cache_size,
+        clock=_clock,
         on_event=events,
         session_type=_session_type,
     )

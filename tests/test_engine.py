@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -256,6 +257,14 @@ _lasting = MemoryMetastore()
 
 def lasting_metastore(settings: Settings) -> MemoryMetastore:
     return _lasting
+
+
+def test_keys_are_made_by_the_clock_that_is_to_be_used() -> None:
+    engine.use_clock(lambda: 1_000_020.0)
+    try:
+        assert engine.get_session().newest_key().meta.created == 1_000_020
+    finally:
+        engine.use_clock(time.time)
 
 
 class TestSignals:
