@@ -9,6 +9,7 @@ reads every write that was confirmed. ``--seed`` gives the same deeds again, tho
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import os
 import random
@@ -82,6 +83,7 @@ def _loaded(folder: Path, server: DatabaseServer, proxies: Proxies, arguments: N
     """Run the load, and yield its conductor once all is still again."""
     import django
 
+    logging.basicConfig(level=logging.INFO, filename=folder / "logs" / "conductor")
     django.setup()
     import_module("django.core.management").call_command("migrate", run_syncdb=True, verbosity=0)
     deeds = import_module("scripts.soak_deeds")  # It needs Django, which needs the server's address.

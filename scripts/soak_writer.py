@@ -30,7 +30,8 @@ from scripts.soak_journal import CANARY, Journal, hash_of  # noqa: E402
 from tests.testapp.models import Compact, Note  # noqa: E402
 from tests.testapp.tenants import Member  # noqa: E402
 
-MOST_ROWS, TENANTS, PAUSE = 300, 5, 0.01
+MOST_ROWS, TENANTS = 300, 5
+PAUSE, PAUSE_AFTER_ERROR = 0.01, 0.2
 TABLES: dict[str, tuple[Any, str]] = {
     "note": (Note, "body"),
     "compact": (Compact, "body"),
@@ -59,16 +60,15 @@ class Writer:
             self._journal.write("error", type(exc).__name__)
             logging.getLogger("soak").warning("%s: %s", type(exc).__name__, exc)
             connection.close()
+            time.sleep(PAUSE_AFTER_ERROR)
 
     def _create(self) -> None:
         table, text = self._random.choice(list(TABLES)), self._text()
         model, field = TABLES[table]
-        about = (
-            {"tenant": str(self._random.randrange(TENANTS)), "name": f"{self._name}/{self._count}"}
-            if table == "member"
-            else {}
-        )
-        row = model.objects.create(**{field: text}, **about)
+        row = model(**{field: text})
+        if isinstance(row, Member):
+            row.tenant, row.name = str(self._random.randrange(TENANTS)), f"{self._name}/{self._count}"
+        row.save()
         self._journal.write("done", table, row.pk, hash_of(text))
 
     def _update(self) -> None:
