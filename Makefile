@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-aws native test test-quick lint types layers docs check lock bench fuzz clean
+.PHONY: help demo demo-aws native test test-quick lint types layers docs check lock bench fuzz soak clean
 
 help:
 	@echo "make demo       save and read encrypted patients of two clinics on SQLite"
@@ -14,6 +14,7 @@ help:
 	@echo "make check      lint, types, layers, docs"
 	@echo "make bench      measure, side by side with plain fields and with peers"
 	@echo "make fuzz       throw RUNS (100000) hostile inputs at each parser"
+	@echo "make soak       load keys and data for MINUTES (10) while everything fails, and look for losses"
 	@echo "make lock       renew requirements/dev.txt"
 
 .venv/.installed: requirements/dev.txt pyproject.toml
@@ -76,6 +77,11 @@ fuzz: fuzz/.venv/.installed
 	  echo "$$target"; fuzz/.venv/bin/python -m fuzz $$target -runs=$(RUNS) -max_len=4096 -rss_limit_mb=1024 -timeout=5 \
 	    -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
+
+MINUTES ?= 10
+
+soak: .venv/.installed
+	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv fuzz/.venv .tox build dist docs/_build benchmarks/.envs tests/interop/.envs tests/other_libraries/.keysets

@@ -1,4 +1,4 @@
-"""What was done to which key or data, and by whom: one line on the logger ``django_asherah.audit``, and a signal."""
+"""What was done to keys and data, and by whom: one line on the logger ``django_asherah.audit``, and a signal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,98 +15,89 @@ from typing import Any
 
 from django.dispatch import Signal
 
-from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.session import SessionFactory
 
 logger = logging.getLogger("django_asherah.audit")
 
-ONCE_IN = 60.0
-"""Seconds in which a line that repeats for one key id is written once."""
-
-_MOST_REMEMBERED = 1000
-
-_actor: ContextVar[str] = ContextVar("django_asherah.audit.actor", default="")
+_acting: ContextVar[str | None] = ContextVar("django_asherah_acting", default=None)
 
 
 @contextmanager
-def acting_as(actor: str) -> Iterator[None]:
-    """Let the lines of this block say that ``actor`` did it: ``admin:7:ada``, for example, or ``celery:<task id>``."""
-    token = _actor.set(actor)
+def acting_as(who: str) -> Iterator[None]:
+    """Let the lines and signals of the block say that ``who`` did it: ``admin:alice#7``, for example."""
+    token = _acting.set(who)
     try:
         yield
     finally:
-        _actor.reset(token)
+        _acting.reset(token)
+
+
+def actor() -> str:
+    """Return who acts here: what the innermost :func:`acting_as` says, else ``os:user@host`` of this process."""
+    return _acting.get() or _process_owner()
 
 
 def record(signal: Signal, action: str, *, level: int = logging.INFO, **details: Any) -> None:
-    """Write the line ``action name=value … by=actor``, and send the signal with the same details."""
-    _write(level, action, details)
+    """Write the line ``action name=value …``, and send the signal with the same details. Both say ``by`` whom.
+
+    A detail that is None is no word of the line.
+    """
+    details["by"] = actor()
+    write(action, level=level, **details)
     signal.send_robust(SessionFactory, **details)
 
 
-def record_seldom(signal: Signal, action: str, key_id: str, *, level: int = logging.WARNING, **details: Any) -> None:
-    """Send the signal each time, and write the line once a minute for each key id, with how many were left out."""
-    left_out = _seldom.ask(key_id)
-    if left_out is not None:
-        _write(level, action, {"key_id": key_id, **details, "left_out": left_out})
-    signal.send_robust(SessionFactory, key_id=key_id, **details)
+def write(action: str, *, level: int = logging.INFO, **details: Any) -> None:
+    """Write a line without a signal."""
+    text = "".join(f" {name}={_word(value)}" for name, value in details.items() if value is not None)
+    logger.log(level, "%s%s", action, text)
 
 
 @contextmanager
-def recorded(signal: Signal, action: str, find_details: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Record what the block has done when it ends, and also if it is broken off: then ``broken_off`` says by what."""
-    broken_off = ""
+def recorded(
+    signal: Signal, action: str, details: Callable[[], dict[str, Any]], *, has_problems: Callable[[], bool]
+) -> Iterator[None]:
+    """Record an action when the block ends, however it ends.
+
+    The detail ``error`` is the class of the exception that has broken it off; None if it was done.
+
+    Args:
+        signal: as for :func:`record`.
+        action: the same.
+        details: returns what was done so far.
+        has_problems: tells whether something was found that is wrong, which makes the line a warning.
+    """
+    error, is_warning = None, False
     try:
         yield
     except BaseException as exc:
-        broken_off = type(exc).__name__
+        # Who interrupts it knows that.
+        error, is_warning = type(exc).__name__, isinstance(exc, Exception)
         raise
     finally:
-        record(signal, action, **find_details(), broken_off=broken_off)
-
-
-def _write(level: int, action: str, details: dict[str, Any]) -> None:
-    named = {**details, "by": _actor.get() or _operator()}
-    logger.log(level, "%s%s", action, "".join(f" {name}={_word(value)}" for name, value in named.items()))
+        level = logging.WARNING if is_warning or has_problems() else logging.INFO
+        record(signal, action, level=level, **details(), error=error)
 
 
 @cache
-def _operator() -> str:
-    """Return the user of this process and its host. Not what the environment says, which anybody could set."""
+def _process_owner() -> str:
+    return f"os:{_user_name()}@{socket.gethostname()}"
+
+
+def _user_name() -> str:
+    """Return the name of the user that this process runs as, whatever its environment says; the number if it has none.
+
+    A container's user often has no name.
+    """
     try:
         import pwd
-
-        user = pwd.getpwuid(os.geteuid()).pw_name
     except ImportError:
-        user = getpass.getuser()
-    except KeyError:  # A container may run as a user whom nobody has named.
-        user = str(os.geteuid())
-    return f"os:{user}@{socket.gethostname()}"
-
-
-class _Seldom:
-    """Remembers when a line was last written for which key id. Bounded and thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = ForkSafeLock()
-        self._written: dict[str, tuple[float, int]] = {}
-
-    def ask(self, key_id: str) -> int | None:
-        """Return how many lines were left out since the last one, if another may be written now; else None."""
-        now = time.monotonic()
-        with self._lock:
-            at, left_out = self._written.get(key_id, (-ONCE_IN, 0))
-            if now - at < ONCE_IN:
-                self._written[key_id] = (at, left_out + 1)
-                return None
-            self._written.pop(key_id, None)
-            while len(self._written) >= _MOST_REMEMBERED:
-                del self._written[next(iter(self._written))]
-            self._written[key_id] = (now, 0)
-            return left_out
-
-
-_seldom = _Seldom()
+        return getpass.getuser()
+    user = os.geteuid()
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def _word(value: Any) -> str:

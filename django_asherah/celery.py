@@ -1,17 +1,22 @@
-"""The partition guard of whoever sends a Celery task holds in the worker, too. Nothing else imports this module."""
+"""The partition guard of whoever sends a Celery task holds in the worker, too, and audit lines name the task.
+
+Nothing else imports this module.
+"""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from celery import current_task, signals
 
+from django_asherah.audit import acting_as
 from django_asherah.guard import allowed_partitions, partition_guard
 
 HEADER = "asherah_partition_guard"
 """The message header that lists the partitions. Its name stays: messages wait in queues through a deployment."""
 
-_ENTERED = "_asherah_entered_guard"
+_ENTERED = "_asherah_entered"
 
 
 def carry_partition_guard() -> None:
@@ -19,11 +24,11 @@ def carry_partition_guard() -> None:
 
     Call it once, in processes that send tasks and in workers alike: where the Celery app is made. A retry runs under
     its task's own guard, and a callback or the next task of a chain under that of the task before it. An eager task is
-    a call like any other.
+    a call like any other. What a task does to keys and data is logged as done by ``celery:`` and the task's id.
     """
     signals.before_task_publish.connect(_send_guard, dispatch_uid="django_asherah.celery")
-    signals.task_prerun.connect(_enter_guard, dispatch_uid="django_asherah.celery")
-    signals.task_postrun.connect(_exit_guard, dispatch_uid="django_asherah.celery")
+    signals.task_prerun.connect(_enter, dispatch_uid="django_asherah.celery")
+    signals.task_postrun.connect(_exit, dispatch_uid="django_asherah.celery")
 
 
 def _send_guard(headers: dict[str, Any], **kwargs: Any) -> None:
@@ -38,18 +43,19 @@ def _send_guard(headers: dict[str, Any], **kwargs: Any) -> None:
         headers[HEADER] = partitions
 
 
-def _enter_guard(task: Any, **kwargs: Any) -> None:
+def _enter(task: Any, **kwargs: Any) -> None:
+    entered = ExitStack()
+    setattr(task.request, _ENTERED, entered)
+    entered.enter_context(acting_as(f"celery:{task.request.id}"))
     partitions = task.request.get(HEADER)
     if partitions is None:
         return  # An eager task, too: it is already inside of the guard around its call.
     # Celery logs what a receiver raises, and runs the task: what can't be read must be a guard that allows nothing.
     is_right = isinstance(partitions, list) and all(isinstance(partition, str) for partition in partitions)
-    guard = partition_guard(*partitions if is_right else ())
-    guard.__enter__()
-    setattr(task.request, _ENTERED, guard)
+    entered.enter_context(partition_guard(*partitions if is_right else ()))
 
 
-def _exit_guard(task: Any, **kwargs: Any) -> None:
-    guard = task.request.get(_ENTERED)
-    if guard is not None:
-        guard.__exit__(None, None, None)
+def _exit(task: Any, **kwargs: Any) -> None:
+    entered = task.request.get(_ENTERED)
+    if entered is not None:
+        entered.close()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.tasks import task
+from django.tasks import TaskContext, task
 
 from django_asherah.audit import acting_as
 from django_asherah.lifecycle import run_shard
 
 
 @task(takes_context=True)
-def reencrypt_shard(context: Any, arguments: dict[str, Any]) -> dict[str, int]:
+def reencrypt_shard(context: TaskContext[Any, Any], arguments: dict[str, Any]) -> dict[str, int]:
     """Re-encrypt one shard."""
     with acting_as(f"task:{context.task_result.id}"):
         return run_shard(**arguments)

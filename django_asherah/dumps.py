@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from django_asherah import engine
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.interfaces import ignore_events
@@ -55,6 +55,7 @@ def add_key(alias: str, key_id: str, document: Any) -> bool:
     if _is_system_key_in_use(alias, key_id):
         _require_opens(meta, record)
     if metastore.store(key_id, record):
+        audit.record(signals.key_loaded, "loaded", key_id=key_id, created=record.created, database=alias)
         return True
     _require_same(alias, meta, record, partial(metastore.load, meta))
     return False

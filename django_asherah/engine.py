@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from django.core.signals import setting_changed
@@ -19,6 +21,7 @@ from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.interfaces import (
     CacheMissed,
+    Clock,
     Event,
     KeyCreated,
     KeyPassedOver,
@@ -35,6 +38,7 @@ from django_asherah.envelope.session import Session, SessionFactory
 from django_asherah.exceptions import EncryptionError
 from django_asherah.guard import allowed_partitions, outside_guard
 from django_asherah.metastores.database import DatabaseMetastore
+from django_asherah.refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ _own: ContextVar[_Running | None] = ContextVar("django_asherah.engine.own", defa
 """What stands in for the running engine within :func:`own_keys`."""
 
 _session_type: type[Session] = Session
+_clock: Clock = time.time
 _start_lock = ForkSafeLock()
 
 
@@ -153,6 +158,16 @@ def use_session_type(session_type: type[Session]) -> None:
     reset()
 
 
+def use_clock(clock: Clock) -> None:
+    """Let keys be made, expire and be checked by another clock from now on, as in a test of clocks that go wrong.
+
+    Every opened key is dropped.
+    """
+    global _clock
+    _clock = clock
+    reset()
+
+
 def require_committed_key(key: CryptoKey, alias: str) -> None:
     """Refuse to let a record that goes to database ``alias`` outlive ``key``, which sealed it.
 
@@ -186,7 +201,7 @@ def _start() -> _Running:
 
 
 def _make_factory(settings: Settings) -> SessionFactory:
-    events = EventQueue(_record)
+    events = EventQueue(partial(_record, Refusals()))
     life = settings.expire_key_after.total_seconds()
     policy = CryptoPolicy(
         expire_after=life,
@@ -203,6 +218,7 @@ def _make_factory(settings: Settings) -> SessionFactory:
         key_suffix=settings.key_suffix,
         read_suffixes=settings.read_suffixes,
         cache_size=settings.key_cache_size,
+        clock=_clock,
         on_event=events,
         session_type=_session_type,
     )
@@ -214,7 +230,7 @@ def _find_keys_database(settings: Settings, metastore: Metastore) -> str | None:
     return settings.metastore_provider.find_database(settings)
 
 
-def _record(event: Event) -> None:
+def _record(refusals: Refusals, event: Event) -> None:
     match event:
         case KeyCreated(meta):
             audit.record(signals.key_created, "created", key_id=meta.key_id, created=meta.created)
@@ -228,12 +244,12 @@ def _record(event: Event) -> None:
             audit.record(
                 signals.key_passed_over, "key_passed_over", level=logging.WARNING, key_id=key_id, reason=reason
             )
-        case RecordRefused(key_id, cause):
-            audit.record_seldom(signals.record_refused, "record_refused", key_id, cause=cause)
         case RegionFailed(region, master_key, operation, consequence, cause):
             named = {"region": region, "master_key": master_key, "operation": operation}
             named |= {"consequence": consequence, "cause": cause}
             audit.record(signals.region_failed, "region_failed", level=logging.WARNING, **named)
+        case RecordRefused():
+            refusals.tell(event)
         case KMSCalled(region, operation, seconds, error):
             signals.kms_called.send_robust(
                 SessionFactory, region=region, operation=operation, seconds=seconds, error=error

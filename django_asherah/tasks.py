@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import current_task, shared_task
+from celery import shared_task
 from django.db import InterfaceError, OperationalError
 from kombu.exceptions import OperationalError as BrokerFailure
 
@@ -14,6 +14,7 @@ from django_asherah.lifecycle import run_shard
 
 
 @shared_task(  # type: ignore[untyped-decorator]
+    bind=True,
     name="django_asherah.reencrypt_shard",
     # Acknowledged when it is done: if a worker dies, the broker gives its shard to another one.
     acks_late=True,
@@ -23,9 +24,9 @@ from django_asherah.lifecycle import run_shard
     retry_backoff_max=600,
     max_retries=20,
 )
-def reencrypt_shard(**arguments: Any) -> dict[str, int]:
+def reencrypt_shard(self: Any, **arguments: Any) -> dict[str, int]:
     """Re-encrypt one shard; retried when the KMS, the key table or the database fails."""
-    with acting_as(f"celery:{current_task.request.id}"):
+    with acting_as(f"celery:{self.request.id}"):
         return run_shard(**arguments)
 
 

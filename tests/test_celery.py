@@ -14,13 +14,14 @@ import pytest
 from celery.contrib.testing.worker import start_worker
 from celery.signals import setup_logging
 
+from django_asherah.audit import acting_as, actor
 from django_asherah.celery import HEADER, carry_partition_guard
 from django_asherah.exceptions import PartitionMismatchError
 from django_asherah.guard import allowed_partitions, partition_guard
 from tests import guarded_tasks
 from tests.brokers import BROKER, own_queue
 from tests.databases import ROOT
-from tests.guarded_tasks import app, look, look_at_last, look_in_place, send_narrowed
+from tests.guarded_tasks import app, look, look_at_last, look_in_place, say_actor, send_narrowed
 
 
 def seen_by_all(task: str) -> dict[str, Any]:
@@ -81,6 +82,10 @@ class TestWorker:
             result = look.apply_async(headers={HEADER: ["clinic-8"], "other": "kept"})
         assert result.get(timeout=60, interval=0.01) == "clinic-7"
 
+    def test_what_a_task_does_is_its_own_deed(self) -> None:
+        result = say_actor.delay()
+        assert result.get(timeout=60, interval=0.01) == f"celery:{result.id}"
+
 
 class TestEager:
     @pytest.fixture(autouse=True)
@@ -95,6 +100,12 @@ class TestEager:
             assert (look.s() | look.s()).delay().get() == "clinic-7,default then clinic-7,default"
             assert allowed_partitions.get() == {"clinic-7", "default"}
         assert look.delay().get() == "-"
+
+    def test_an_eager_task_acts_as_itself_and_its_caller_as_before(self) -> None:
+        with acting_as("admin:alice#7"):
+            result = say_actor.delay()
+            assert result.get() == f"celery:{result.id}"
+            assert actor() == "admin:alice#7"
 
     def test_so_does_a_retry(self) -> None:
         with partition_guard("clinic-7", "default"):

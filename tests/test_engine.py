@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from django.dispatch import Signal
 from pytest_django import Settings as DjangoSettings
 
 from django_asherah import engine, signals
+from django_asherah.audit import actor
 from django_asherah.conf import Settings
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
 from django_asherah.envelope.session import SessionFactory
@@ -257,6 +259,14 @@ def lasting_metastore(settings: Settings) -> MemoryMetastore:
     return _lasting
 
 
+def test_keys_are_made_by_the_clock_that_is_to_be_used() -> None:
+    engine.use_clock(lambda: 1_000_020.0)
+    try:
+        assert engine.get_session().newest_key().meta.created == 1_000_020
+    finally:
+        engine.use_clock(time.time)
+
+
 class TestSignals:
     def test_new_keys_are_announced_after_the_system_key_they_need(self) -> None:
         with received(signals.key_created) as seen:
@@ -266,8 +276,8 @@ class TestSignals:
         created = {record.created for record in engine.get_factory().metastore.records.values()}  # type: ignore[attr-defined]
         assert len(created) == 1
         assert seen == [
-            {"sender": SessionFactory, "key_id": SK, "created": created.copy().pop()},
-            {"sender": SessionFactory, "key_id": IK, "created": created.pop()},
+            {"sender": SessionFactory, "key_id": SK, "created": created.copy().pop(), "by": actor()},
+            {"sender": SessionFactory, "key_id": IK, "created": created.pop(), "by": actor()},
         ]
 
     def test_a_key_that_can_not_be_checked_is_announced(self, settings: DjangoSettings) -> None:
@@ -282,7 +292,7 @@ class TestSignals:
             session.encrypt(b"y")
 
         assert seen == [
-            {"sender": SessionFactory, "key_id": IK, "created": key.meta.created, "cause": broken},
+            {"sender": SessionFactory, "key_id": IK, "created": key.meta.created, "cause": broken, "by": actor()},
         ]
 
     def test_a_region_that_fails_is_announced_with_its_cause(
@@ -304,6 +314,7 @@ class TestSignals:
                 "operation": "GenerateDataKey",
                 "consequence": "the next region is asked",
                 "cause": None,
+                "by": actor(),
             }
             for region in ("us-east-1", "us-west-2")
         ]

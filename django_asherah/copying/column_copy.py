@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
+from django.dispatch import Signal
 from django.views.decorators.debug import sensitive_variables
 
+from django_asherah import audit, signals
 from django_asherah.copying.old_column import NotAValueError, OldColumn
 from django_asherah.copying.plausibility import Plausibility
 from django_asherah.copying.proof import require_canaries, require_sample
@@ -68,6 +71,7 @@ class ColumnCopy:
             raise ValueError(f"least is {least}, and must be above 0 and no more than 1")
         self._model, self._new, self._field, self._using = model, new, field, using
         self._canary, self._least = dict(canary or {}), least
+        self._values = 0
         self._old = OldColumn(model, old, using, Plausibility(field, plausible), frozenset(accept))
 
     def prove(self) -> None:
@@ -97,7 +101,7 @@ class ColumnCopy:
             OperationalError: the database failed, or its primary keys are not what it says.
         """
         left: dict[Any, str] = {}
-        with exact_session(connections[self._using]):
+        with self._recorded(signals.data_copied, "column_copied", left), exact_session(connections[self._using]):
             self.prove()
             rows = self._old.rows().filter(**{f"{self._new}__isnull": True}).order_by("pk")
             ends: set[Any] = set()
@@ -117,15 +121,33 @@ class ColumnCopy:
         Raises:
             ProofError: nothing can be said, because the old library has not its right key.
         """
-        with exact_session(connections[self._using]):
+        unlike: dict[Any, str] = {}
+        with self._recorded(signals.data_compared, "column_compared", unlike), exact_session(connections[self._using]):
             self.prove()
             table = self._model._base_manager.using(self._using)
             lost = table.filter(**{f"{self._old.name}__isnull": True, f"{self._new}__isnull": False})
-            unlike = dict.fromkeys(lost.values_list("pk", flat=True), "the old column is NULL")
+            unlike |= dict.fromkeys(lost.values_list("pk", flat=True), "the old column is NULL")
             for row in self._old.rows().iterator():
                 if fault := self._difference(row):
                     unlike[row.pk] = fault
+                else:
+                    self._values += 1
         return unlike
+
+    def _recorded(self, signal: Signal, action: str, bad: Mapping[Any, str]) -> AbstractContextManager[None]:
+        self._values = 0
+        return audit.recorded(
+            signal,
+            action,
+            lambda: {
+                "column": self._field.full_name,
+                "database": self._using,
+                "old": self._old.name,
+                "values": self._values,
+                "bad": len(bad),
+            },
+            has_problems=lambda: bool(bad),
+        )
 
     @sensitive_variables()
     def _copy_batch(self, rows: Any, left: dict[Any, str]) -> list[Any]:
@@ -141,6 +163,7 @@ class ColumnCopy:
                 else:
                     copied.append(row)
             EncryptedQuerySet(self._model, using=self._using).bulk_update(copied, [self._new])
+        self._values += len(copied)
         return [row.pk for row in batch]
 
     @sensitive_variables()

@@ -155,19 +155,6 @@ class KeyPassedOver:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordRefused:
-    """A record that does not open: damaged, tampered with, or another partition's.
-
-    Attributes:
-        key_id: the intermediate key that it names, or that of the partition in which it was found.
-        cause: why it was refused. It shows nothing of the record.
-    """
-
-    key_id: str
-    cause: Exception
-
-
-@dataclass(frozen=True, slots=True)
 class RegionFailed:
     """A region's KMS failed.
 
@@ -206,8 +193,23 @@ class CacheMissed:
     key_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RecordRefused:
+    """A data row record can't be trusted: it, or a key above it, was damaged or tampered with, or is another's.
+
+    Attributes:
+        key_id: the intermediate key id of the partition that it should be of.
+        created: when the key that it names was made; None if it names none of that id.
+        reason: the error's class and message.
+    """
+
+    key_id: str
+    created: int | None
+    reason: str
+
+
 Event: TypeAlias = (
-    KeyCreated | StaleKeyKept | RenewalFailed | KeyPassedOver | RecordRefused | RegionFailed | KMSCalled | CacheMissed
+    KeyCreated | StaleKeyKept | RenewalFailed | KeyPassedOver | RegionFailed | KMSCalled | CacheMissed | RecordRefused
 )
 Listener: TypeAlias = Callable[[Event], None]
 

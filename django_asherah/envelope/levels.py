@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django_asherah.envelope.batches import BatchKeyRing
 from django_asherah.envelope.clocks import Moment
-from django_asherah.envelope.interfaces import KeyManagementService
+from django_asherah.envelope.interfaces import KeyManagementService, RecordRefused
 from django_asherah.envelope.keyring import Sealer
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.loading import Collaborators
@@ -117,6 +117,10 @@ class IntermediateKeys(BatchKeyRing):
         """Tell whether a key is of this service and product: another's may have the same id."""
         parent = record.parent_key_meta
         return parent is not None and partition_under(self._system_key_ids, meta.key_id, parent.key_id) is not None
+
+    def tell_refused(self, key_id: str, created: int | None, cause: DecryptionError) -> None:
+        """Tell of a record that should be under the key ``key_id`` and can't be trusted; see :class:`RecordRefused`."""
+        self._notify(RecordRefused(key_id, created, f"{type(cause).__name__}: {cause}"))
 
     def _parent(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> CryptoKey:
         if record.parent_key_meta is None:

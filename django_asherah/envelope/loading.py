@@ -11,7 +11,7 @@ from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.cache import KeyCache
 from django_asherah.envelope.clocks import Clocks, Moment
 from django_asherah.envelope.events import EventQueue
-from django_asherah.envelope.interfaces import CacheMissed, Metastore, Random, RecordRefused, StaleKeyKept
+from django_asherah.envelope.interfaces import CacheMissed, Metastore, Random, StaleKeyKept
 from django_asherah.envelope.keys import BEFORE_EVERY_USE, CryptoKey
 from django_asherah.envelope.native import make_cipher
 from django_asherah.envelope.policy import CryptoPolicy
@@ -89,10 +89,6 @@ class KeyLoader(ABC):
                 return self._load(meta)
             finally:
                 lock.release()
-
-    def tell_refused(self, key_id: str, cause: DecryptionError) -> None:
-        """Tell that a record of the partition with this key id was refused."""
-        self._notify(RecordRefused(key_id, cause))
 
     def require_checks(self) -> None:
         """Let every opened key be checked against its row before its next use."""

@@ -128,7 +128,7 @@ class Session:
                     if key_id not in self._others:
                         raise self._mismatch(key_id)
         except DecryptionError as exc:
-            self._keys.tell_refused(self._key_id, exc)
+            self.tell_refused(exc)
             raise
         try:
             key = loaded.get(meta) if loaded else None
@@ -142,8 +142,8 @@ class Session:
             key.recently_used = True
             return key.cipher.open_row(sealed_key, sealed)
         except DecryptionError as exc:
+            self.tell_refused(exc, meta.created)
             exc.at(f"record under key {meta}")
-            self._keys.tell_refused(key_id, exc)
             raise
 
     def newest_key(self) -> CryptoKey:
@@ -173,9 +173,11 @@ class Session:
             InvalidRecordError, PartitionMismatchError, DecryptionError, KeyNotFoundError, KMSError, MetastoreError: as
                 :meth:`decrypt`.
         """
-        key = decode_row(record).key
         if Session.decrypt(self, record) != FILE_START:
-            raise DecryptionError("the record opens, but is not that of such a file")
+            error = DecryptionError("the record opens, but is not that of such a file")
+            self.tell_refused(error)
+            raise error
+        key = decode_row(record).key
         return self._keys.exact(key.parent_key_meta).cipher.open_stream(key.key, FILE_START)
 
     def read(self, record: str | bytes) -> DataRowRecord:
@@ -196,6 +198,13 @@ class Session:
             InvalidRecordError, PartitionMismatchError: as :meth:`read`.
         """
         return encode_row(self.read(record))
+
+    def tell_refused(self, cause: DecryptionError, created: int | None = None) -> None:
+        """Tell the factory's listener of a record of this partition that can't be trusted; see ``RecordRefused``.
+
+        What this session itself refuses to open, it tells itself.
+        """
+        self._keys.tell_refused(self._key_id, created, cause)
 
     def _mismatch(self, key_id: str) -> PartitionMismatchError:
         suffix = self.partition.unread_suffix(key_id)

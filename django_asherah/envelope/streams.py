@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django_asherah.envelope.files import CHUNK_LENGTH, SEALED_CHUNK_LENGTH, open_chunk, read_fully, read_header
-from django_asherah.exceptions import AsherahError
+from django_asherah.exceptions import AsherahError, DecryptionError
 
 if TYPE_CHECKING:
     from django_asherah.envelope.session import Session
@@ -80,7 +80,8 @@ class OpeningReader(io.RawIOBase):
         """Read the header of ``sealed``, a binary file that can seek; ``name`` is for errors."""
         self._name = name
         self._sealed = sealed
-        self._header = at_file(name, lambda: read_header(sealed))
+        self._session = session
+        self._header = self._authentic(lambda: read_header(sealed))
         self._stream = at_file(name, lambda: session.open_file(self._header.record))
         self.identity = sha256(self._header.record).hexdigest()[:32]
         self._ahead = b""
@@ -132,7 +133,7 @@ class OpeningReader(io.RawIOBase):
     def _find_end(self) -> int:
         """Open the last chunk, which proves where the end is."""
         if self._end is None:
-            length = at_file(self._name, lambda: self._header.content_length(self._sealed.seek(0, io.SEEK_END)))
+            length = self._authentic(lambda: self._header.content_length(self._sealed.seek(0, io.SEEK_END)))
             self._next = -1
             self._load(max(length - 1, 0) // CHUNK_LENGTH)
         return self._end or 0
@@ -145,10 +146,18 @@ class OpeningReader(io.RawIOBase):
         sealed = self._ahead + read_fully(self._sealed, SEALED_CHUNK_LENGTH + 1 - len(self._ahead))
         last = len(sealed) <= SEALED_CHUNK_LENGTH
         self._ahead = sealed[SEALED_CHUNK_LENGTH:]
-        chunk = at_file(self._name, lambda: open_chunk(self._stream, number, sealed[:SEALED_CHUNK_LENGTH], last=last))
+        chunk = self._authentic(lambda: open_chunk(self._stream, number, sealed[:SEALED_CHUNK_LENGTH], last=last))
         self._number, self._next, self._chunk = number, number + 1, chunk
         if last:
             self._end = number * CHUNK_LENGTH + len(chunk)
+
+    def _authentic(self, work: Callable[[], T]) -> T:
+        """Do what fails if the file was tampered with, and tell of it then."""
+        try:
+            return at_file(self._name, work)
+        except DecryptionError as exc:
+            self._session.tell_refused(exc)
+            raise
 
 
 def at_file(name: str, work: Callable[[], T]) -> T:

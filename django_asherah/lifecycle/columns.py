@@ -244,6 +244,15 @@ def encrypted_columns(names: Iterable[str] = (), alias: str | None = None) -> li
     return [column for column in columns if (column.model, column.field.name) in wanted]
 
 
+def names_of(columns: Iterable[Column]) -> dict[str, list[str]]:
+    """Return what names these columns in the audit log."""
+    columns = list(columns)
+    return {
+        "columns": [column.label for column in columns],
+        "databases": sorted({column.alias for column in columns}),
+    }
+
+
 def count_values(names: Iterable[str] = (), alias: str | None = None, most: int | None = None) -> int:
     """Return how many values the columns of :func:`encrypted_columns` hold, ``most`` of each at the most."""
     counts = [column.count() for column in encrypted_columns(names, alias)]

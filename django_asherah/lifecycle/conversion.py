@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from django.db import DatabaseError, OperationalError, connections
+from django.dispatch import Signal
 
-from django_asherah.audit import logger
+from django_asherah import audit, signals
 from django_asherah.exceptions import (
     AsherahError,
     DecryptionError,
@@ -41,6 +42,7 @@ class _Conversion(ABC):
 
     action: str
     error: type[AsherahError]
+    signal: Signal
     seals: bool
 
     def __init__(self, column: Column, ledger: Ledger, progress: Progress) -> None:
@@ -74,18 +76,23 @@ class _Conversion(ABC):
         Raises:
             EncryptionError, DecryptionError: some had to be left as they were, or others keep writing.
         """
-        with exact_session(connections[self._column.alias]):
-            self._ledger.create()
-            for _ in range(_MOST_PASSES):
-                self._bad = BadValues()
-                if not self._pass():
-                    break
-            else:
-                self.give_up()
-        if self._bad:
-            raise self.error(self._complaint())
-        logger.info("column_%sed column=%s values=%d", self.action, self._column.label, self._converted)
+        action = f"column_{self.action}ed"
+        with audit.recorded(self.signal, action, self._details, has_problems=lambda: bool(self._bad)):
+            with exact_session(connections[self._column.alias]):
+                self._ledger.create()
+                for _ in range(_MOST_PASSES):
+                    self._bad = BadValues()
+                    if not self._pass():
+                        break
+                else:
+                    self.give_up()
+            if self._bad:
+                raise self.error(self._complaint())
         return self._converted
+
+    def _details(self) -> dict[str, Any]:
+        where = {"column": self._column.label, "database": self._column.alias}
+        return {**where, "values": self._converted, "bad": self._bad.total}
 
     def _pass(self) -> int:
         before = self._converted
@@ -173,6 +180,7 @@ class _Conversion(ABC):
 
 class _Encryption(_Conversion):
     action = "encrypt"
+    signal = signals.data_encrypted
     error = EncryptionError
     seals = True
 
@@ -187,7 +195,7 @@ class _Encryption(_Conversion):
             return None
         # Where the row says the partition, it may have said another when a record was written.
         elsewhere = record.origin.partition if record.origin and field.template else None
-        if self._is_authentic(record, elsewhere or row.partition):
+        if self._is_authentic(record, elsewhere):
             whose = f"partition {elsewhere!r}" if elsewhere else "this very partition"
             raise InvalidRecordError(
                 f"it is a record of {whose} already. If the code with the encrypted field is running, give that field "
@@ -202,9 +210,11 @@ class _Encryption(_Conversion):
                 "the encrypted field have allow_plaintext=True, and migrate again: it goes on where it stopped"
             )
 
-    def _is_authentic(self, record: RowRecord, partition: str | None) -> bool:
+    def _is_authentic(self, record: RowRecord, elsewhere: str | None) -> bool:
+        if record.key is None or (record.origin is not None and elsewhere is None):
+            return False  # Most values: to open one as a record would report it as one that was damaged.
         try:
-            self._field.open(record.row.raw, partition, record.keys)
+            self._field.open(record.row.raw, elsewhere or record.row.partition, record.keys)
         except (DecryptionError, KeyNotFoundError):
             return False
         return True
@@ -212,6 +222,7 @@ class _Encryption(_Conversion):
 
 class _Decryption(_Conversion):
     action = "decrypt"
+    signal = signals.data_decrypted
     error = DecryptionError
     seals = False
 

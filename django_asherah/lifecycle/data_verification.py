@@ -17,7 +17,7 @@ from django_asherah import audit, engine, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError, KMSError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
-from django_asherah.lifecycle.columns import Column, Row, encrypted_columns
+from django_asherah.lifecycle.columns import Column, Row, encrypted_columns, names_of
 from django_asherah.lifecycle.key_counts import KeyCounts
 from django_asherah.lifecycle.progress import Progress, tell_nobody
 from django_asherah.lifecycle.records import RecordReader, RowRecord
@@ -82,34 +82,32 @@ def verify_data(
     """
     report = DataReport()
     columns = encrypted_columns(names, alias)
-    with _recorded(report, columns):
-        _verify(columns, sample, processes, report, progress)
+    with _recorded(columns, sample, report):
+        if sample is not None:
+            for column in columns:
+                _verify_batches(column, column.sample(sample, ROWS_PER_READ), report, progress)
+        elif processes > 1:
+            _verify_in_processes(columns, processes, report, progress)
+        else:
+            for column in columns:
+                _verify_range(column, None, None, report, progress)
     report.keys.cut()
     return report
 
 
-def _recorded(report: DataReport, columns: list[Column]) -> AbstractContextManager[None]:
+def _recorded(columns: Sequence[Column], sample: int | None, report: DataReport) -> AbstractContextManager[None]:
     return audit.recorded(
         signals.data_verified,
         "verified_data",
         lambda: {
-            "columns": [column.label for column in columns],
-            "proven": report.columns.total(),
+            **names_of(columns),
+            "opened": report.columns.total(),
             "plaintext": report.plaintext.total(),
             "bad": report.bad.total,
+            "sample": sample,
         },
+        has_problems=lambda: bool(report.bad.total),
     )
-
-
-def _verify(columns: list[Column], sample: int | None, processes: int, report: DataReport, progress: Progress) -> None:
-    if sample is not None:
-        for column in columns:
-            _verify_batches(column, column.sample(sample, ROWS_PER_READ), report, progress)
-    elif processes > 1:
-        _verify_in_processes(columns, processes, report, progress)
-    else:
-        for column in columns:
-            _verify_range(column, None, None, report, progress)
 
 
 def _verify_range(column: Column, after: Any, until: Any, report: DataReport, progress: Progress) -> DataReport:

@@ -32,7 +32,12 @@ class Origin(Struct, frozen=True):
     partition: str | None
 
     def mismatch(self, column: Column, row: Row) -> PartitionMismatchError:
-        """Return the error for a record that stands in this row."""
+        """Return the error for a record that stands in this row, and tell of it."""
+        error = self._error(column, row)
+        column.sessions([row])[row.partition].tell_refused(error)
+        return error
+
+    def _error(self, column: Column, row: Row) -> PartitionMismatchError:
         whose = f"the row says {row.partition!r}"
         if row.partition is None:
             whose = f"the field's partition is {engine.get_session(column.field.partition).partition.partition_id!r}"

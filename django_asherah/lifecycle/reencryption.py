@@ -16,7 +16,7 @@ from django_asherah import audit, engine, signals
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import DecryptionError, EncryptionError, KeyNotFoundError
 from django_asherah.lifecycle.bad_values import BadValue, BadValues
-from django_asherah.lifecycle.columns import Column, Row, encrypted_columns
+from django_asherah.lifecycle.columns import Column, Row, encrypted_columns, names_of
 from django_asherah.lifecycle.exact_session import exact_session
 from django_asherah.lifecycle.giving_way import HeldError, insist
 from django_asherah.lifecycle.looks import UNCOMPARABLE, Looks
@@ -108,24 +108,25 @@ def reencrypt(
     options = options or Options()
     report = ReencryptionReport()
     columns = encrypted_columns(names, alias)
-    with nullcontext() if options.dry_run else _recorded(report, columns, options):
+    with nullcontext() if options.dry_run else _recorded(columns, options, report):
         for column in columns:
             _Rewriter(column, options, report, progress).run()
     return report
 
 
-def _recorded(report: ReencryptionReport, columns: list[Column], options: Options) -> AbstractContextManager[None]:
+def _recorded(columns: Sequence[Column], options: Options, report: ReencryptionReport) -> AbstractContextManager[None]:
     return audit.recorded(
         signals.data_reencrypted,
         "reencrypted",
         lambda: {
-            "columns": [column.label for column in columns],
+            **names_of(columns),
             "rewritten": report.rewritten.total(),
             "moved": report.moved.total(),
             "current": report.current.total(),
             "bad": report.bad.total,
             "shard": f"{options.shard + 1}/{options.shards}",
         },
+        has_problems=lambda: bool(report.bad.total),
     )
 
 

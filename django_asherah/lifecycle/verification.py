@@ -38,25 +38,21 @@ def verify_keys(progress: Progress = tell_nobody) -> KeyReport:
     """
     context = get_context()
     report = KeyReport()
-    with _recorded(report):
-        _verify_all(context, report, progress)
+    with _recorded(None, report):
+        _check_regions(context, report)
+        listing = Listing(context)
+        keys = (key for key in listing if key.ours)
+        for batch in parts_of(keys, KEYS_AT_ONCE):
+            unopened: set[KeyMeta] = set()
+            opened = context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
+            for key in batch:
+                if key.meta in opened and not key.problems:
+                    report.intermediate_keys += 1
+                else:
+                    _verify_key(context, key, report, unopened)
+                progress(1)
+        report.problems.merge(listing.unreadable)
     return report
-
-
-def _verify_all(context: Context, report: KeyReport, progress: Progress) -> None:
-    _check_regions(context, report)
-    listing = Listing(context)
-    keys = (key for key in listing if key.ours)
-    for batch in parts_of(keys, KEYS_AT_ONCE):
-        unopened: set[KeyMeta] = set()
-        opened = context.factory.load_keys(key.meta for key in batch if key.kind is KeyKind.INTERMEDIATE)
-        for key in batch:
-            if key.meta in opened and not key.problems:
-                report.intermediate_keys += 1
-            else:
-                _verify_key(context, key, report, unopened)
-            progress(1)
-    report.problems.merge(listing.unreadable)
 
 
 def verify_key(meta: KeyMeta) -> KeyReport:
@@ -68,7 +64,7 @@ def verify_key(meta: KeyMeta) -> KeyReport:
     """
     context = get_context()
     report = KeyReport()
-    with _recorded(report, meta):
+    with _recorded(meta, report):
         try:
             key = _find(context, meta)
             for each in [_find(context, key.parent), key] if key.parent else [key]:
@@ -78,17 +74,18 @@ def verify_key(meta: KeyMeta) -> KeyReport:
     return report
 
 
-def _recorded(report: KeyReport, meta: KeyMeta | None = None) -> AbstractContextManager[None]:
-    named = {"key_id": meta.key_id, "created": meta.created} if meta is not None else {}
+def _recorded(meta: KeyMeta | None, report: KeyReport) -> AbstractContextManager[None]:
     return audit.recorded(
         signals.keys_verified,
         "verified_keys",
         lambda: {
-            **named,
+            "key_id": meta and meta.key_id,
+            "created": meta and meta.created,
             "system_keys": report.system_keys,
             "intermediate_keys": report.intermediate_keys,
-            "bad": report.problems.total,
+            "problems": report.problems.total,
         },
+        has_problems=lambda: bool(report.problems.total),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from html import unescape
 from typing import Any
@@ -42,19 +43,6 @@ def logged() -> list[tuple[str, str]]:
     entries = LogEntry.objects.order_by("pk")
     assert all(entry.action_flag == CHANGE for entry in entries)
     return [(entry.object_id or "", entry.change_message) for entry in entries]
-
-
-def test_the_audit_line_says_who(make: Maker, staff: Client, caplog: pytest.LogCaptureFixture) -> None:
-    meta = make.system(1)
-    with caplog.at_level("INFO", "django_asherah.audit"):
-        do(staff, "verify_keys", meta)
-        do(staff, "revoke_keys", meta, confirmed="yes")
-    user = User.objects.get()
-    lines = [line.partition(" ")[::2] for line in caplog.messages if line.startswith(("verified", "revoked"))]
-    assert [(action, rest.rpartition(" by=")[2]) for action, rest in lines] == [
-        ("verified_keys", f"admin:{user.pk}:{user.username}"),
-        ("revoked", f"admin:{user.pk}:{user.username}"),
-    ]
 
 
 def states() -> dict[KeyMeta, KeyState]:
@@ -215,6 +203,30 @@ class TestRevoke:
 
         assert response.status_code == 403
         assert states() == {meta: KeyState.CURRENT}
+
+
+class TestAuditLines:
+    def test_they_name_the_user(self, make: Maker, staff: Client, caplog: pytest.LogCaptureFixture) -> None:
+        system = make.system(1)
+        meta = make.intermediate(system)
+        user = User.objects.get()
+        by = f"by=admin:{user.username}#{user.pk}"
+        with caplog.at_level(logging.INFO, "django_asherah.audit"):
+            do(staff, "verify_keys", meta)
+            do(staff, "revoke_keys", meta, confirmed="yes")
+        named = f"key_id={meta.key_id} created={meta.created}"
+        assert [line.getMessage() for line in caplog.records if line.name == "django_asherah.audit"] == [
+            f"verified_keys {named} system_keys=1 intermediate_keys=1 problems=0 {by}",
+            f"revoked {named} {by}",
+        ]
+
+    def test_a_username_cant_forge_a_detail(self, make: Maker, staff: Client, caplog: pytest.LogCaptureFixture) -> None:
+        User.objects.update(username="eve#1 by=admin:bob")
+        meta = make.system(1)
+        with caplog.at_level(logging.INFO, "django_asherah.audit"):
+            do(staff, "revoke_keys", meta, confirmed="yes")
+        line = caplog.records[0].getMessage()
+        assert line.endswith(f' by="admin:eve#1 by=admin:bob#{User.objects.get().pk}"')
 
 
 @pytest.mark.parametrize("action", ["verify_keys", "revoke_keys"])

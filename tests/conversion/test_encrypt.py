@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from django.db.migrations import AlterField
 from django.db.migrations.optimizer import MigrationOptimizer
 from pytest_django import Settings
 
-from django_asherah import engine
+from django_asherah import audit, engine, signals
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import EncryptionError, KMSError
 from django_asherah.fields import EncryptedFieldMixin, EncryptedJSONField, EncryptedTextField
@@ -411,3 +412,35 @@ def test_without_a_kms_nothing_changes(make_table: Make, settings: Settings) -> 
     with pytest.raises(KMSError, match="down"):
         table.encrypt(EncryptedTextField())
     assert table.raw() == ["x"]
+
+
+class TestAuditLog:
+    @pytest.fixture
+    def lines(self, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+        caplog.set_level(logging.INFO, "django_asherah.audit")
+        return lambda: [text for text in caplog.messages if not text.startswith("created ")]
+
+    def test_a_conversion_and_back(self, make_table: Make, alias: str, lines: Callable[[], list[str]]) -> None:
+        table = make_table(models.TextField())
+        table.save(*TEXTS)
+        told: list[tuple[str, int, str]] = []
+
+        def hear(signal: Any, values: int, by: str, **details: Any) -> None:
+            told.append((details["column"], values, by))
+
+        for signal in (signals.data_encrypted, signals.data_decrypted):
+            signal.connect(hear)
+        with audit.acting_as("me"):
+            table.encrypt(EncryptedTextField())
+            table.decrypt(models.TextField())
+        where = f"column=moved.Thing.secret database={alias} values={len(TEXTS)} bad=0 by=me"
+        assert lines() == [f"column_encrypted {where}", f"column_decrypted {where}"]  # And no value is refused.
+        assert told == [("moved.Thing.secret", len(TEXTS), "me")] * 2
+
+    def test_one_that_can_not_be_finished(self, make_table: Make, alias: str, lines: Callable[[], list[str]]) -> None:
+        table = make_table(models.TextField())
+        table.save("x", engine.get_session().encrypt(b"ambiguous"))
+        with audit.acting_as("me"), pytest.raises(EncryptionError):
+            table.encrypt(EncryptedTextField())
+        where = f"column=moved.Thing.secret database={alias} values=1 bad=1 error=EncryptionError by=me"
+        assert lines() == [f"column_encrypted {where}"]

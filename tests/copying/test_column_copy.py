@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from decimal import Decimal
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, models
 
-from django_asherah import fields
+from django_asherah import audit, fields
 from django_asherah.copying import ColumnCopy
 from django_asherah.exceptions import ProofError
 from tests.copying.conftest import RefusingField, SilentField, StreamField, sealed
@@ -331,3 +332,31 @@ def test_keys_that_the_session_cannot_hold_are_gone_over_once(make_model: Make, 
     assert {row.pk: row.new for row in model.objects.all()} == {
         key: f"value of {key}" for key in ("?", "a", "山", "田")
     }
+
+
+def test_what_is_copied_and_compared_is_in_the_audit_log(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    pks = fill(model, *LONG)
+    caplog.set_level(logging.INFO, "django_asherah.audit")
+    copy = ColumnCopy(model, "old", "new", canary={pks[0]: LONG[0]})
+    with audit.acting_as("me"):
+        copy.copy()
+        copy.compare()
+        model.objects.filter(pk=pks[3]).update(new="another")
+        copy.compare()
+    where = f"column={model._meta.label}.new database=default old=old"
+    assert [text for text in caplog.messages if text.startswith("column_")] == [
+        f"column_copied {where} values=40 bad=0 by=me",
+        f"column_compared {where} values=40 bad=0 by=me",
+        f"column_compared {where} values=39 bad=1 by=me",
+    ]
+
+
+def test_a_copy_without_its_key_is_in_the_audit_log(
+    model: Any, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(model, *LONG)
+    settings.STREAM_KEY = "wrong"
+    with pytest.raises(ProofError), audit.acting_as("me"):
+        unproven(model).copy()
+    [line] = [text for text in caplog.messages if text.startswith("column_")]
+    assert line.endswith(" old=old values=0 bad=0 error=ProofError by=me")

@@ -8,28 +8,26 @@ import logging
 import os
 import pwd
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.dispatch import Signal
 
 from django_asherah import audit, engine, lifecycle, signals
 from django_asherah.envelope.records import KeyMeta
-from django_asherah.exceptions import DecryptionError, PartitionMismatchError
 from django_asherah.lifecycle import list_keys
-from django_asherah.lifecycle.reencryption import Options
-from django_asherah.lifecycle.sharding import split
 from django_asherah.models import EncryptionKey
-from django_asherah.tasks import reencrypt_shard
+from tests.databases import ROOT, in_thread
 from tests.moto_servers import MotoRegion
-from tests.testapp.models import Note
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SK_ID, IK_ID = "_SK_suite_tests", "_IK_default_suite_tests"
 NAMES = ("key_created", "key_rotated", "key_revoked", "key_rewrapped", "region_failed")
+ME = f"os:{pwd.getpwuid(os.geteuid()).pw_name}@{socket.gethostname()}"
 
 
 class Heard:
@@ -41,10 +39,6 @@ class Heard:
 
     @property
     def lines(self) -> list[str]:
-        return [line.rpartition(" by=")[0] for line in self.whole_lines]
-
-    @property
-    def whole_lines(self) -> list[str]:
         return [record.getMessage() for record in self._caplog.records if record.name == "django_asherah.audit"]
 
 
@@ -75,7 +69,7 @@ def test_a_key_made_rotated_and_revoked(heard: Heard) -> None:
     newer_system = next(key.meta for key in list_keys() if key.meta.key_id == SK_ID)  # The newest comes first.
     assert newer_system.created > system.created
     assert heard.signals == [
-        (name, {"key_id": meta.key_id, "created": meta.created})
+        (name, {"key_id": meta.key_id, "created": meta.created, "by": ME})
         for name, meta in (
             ("key_created", system),
             ("key_created", made),
@@ -87,7 +81,7 @@ def test_a_key_made_rotated_and_revoked(heard: Heard) -> None:
         )
     ]
     assert heard.lines == [
-        f"{name.removeprefix('key_')} key_id={details['key_id']} created={details['created']}"
+        f"{name.removeprefix('key_')} key_id={details['key_id']} created={details['created']} by={ME}"
         for name, details in heard.signals
     ]
 
@@ -145,8 +139,9 @@ def test_a_key_rewrapped(heard: Heard, moto: Callable[..., None], steady: MotoRe
     moto(regions=[steady])
     lifecycle.rewrap()
     (created,) = [key.meta.created for key in list_keys() if key.kind == "system"]
-    assert heard.signals[-1] == ("key_rewrapped", {"key_id": SK_ID, "created": created, "regions": [steady.region]})
-    assert heard.lines[-1] == f"rewrapped key_id={SK_ID} created={created} regions={steady.region}"
+    details = {"key_id": SK_ID, "created": created, "regions": [steady.region], "by": ME}
+    assert heard.signals[-1] == ("key_rewrapped", details)
+    assert heard.lines[-1] == f"rewrapped key_id={SK_ID} created={created} regions={steady.region} by={ME}"
 
 
 def test_a_listener_that_fails_stops_nothing(heard: Heard) -> None:
@@ -167,7 +162,7 @@ def test_a_partitions_name_cant_forge_a_line_or_a_detail(heard: Heard) -> None:
     engine.get_session(name).encrypt(b"x")
     line = heard.lines[-1]
     assert "\n" not in line
-    quoted, _, rest = line.removeprefix("created key_id=").rpartition(" created=")
+    quoted, _, rest = line.removeprefix("created key_id=").removesuffix(f" by={ME}").rpartition(" created=")
     assert json.loads(quoted) == f"_IK_{name}_suite_tests"
     assert rest.isdecimal()
 
@@ -193,161 +188,56 @@ def test_no_line_holds_key_bytes(heard: Heard, moto: Callable[..., None], doomed
 
 @pytest.mark.parametrize(
     ("value", "word"),
-    [("ä", "ä"), ("", ""), ("a b", '"a b"'), ("a=b", '"a=b"'), ('"', '"\\""'), ("\u2028", '"\\u2028"'), (5, "5")],
+    [
+        ("ä", "ä"),
+        (["a", "b"], "a,b"),
+        ("", ""),
+        ("a b", '"a b"'),
+        ("a=b", '"a=b"'),
+        ('"', '"\\""'),
+        ("\u2028", '"\\u2028"'),
+        (5, "5"),
+    ],
 )
 def test_details_are_one_word_each(value: Any, word: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "django_asherah.audit"), audit.acting_as("celery:1"):
+    with caplog.at_level(logging.INFO, "django_asherah.audit"):
         audit.record(Signal(), "did", detail=value)
-    assert caplog.messages == [f"did detail={word} by=celery:1"]
+    assert caplog.messages == [f"did detail={word} by={ME}"]
 
 
 class TestWho:
-    """Every line says who."""
-
-    def test_without_another_word_it_is_the_user_of_the_process_and_its_host(self, heard: Heard) -> None:
-        engine.get_session().encrypt(b"x")
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        assert {line.rpartition(" by=")[2] for line in heard.whole_lines} == {f"os:{user}@{socket.gethostname()}"}
-
-    def test_the_environment_has_no_say_in_it(self, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("LOGNAME", "somebody-else")
-        engine.get_session().encrypt(b"x")
-        assert not any("somebody-else" in line for line in heard.whole_lines)
-
-    def test_the_innermost_word_counts_and_ends_with_its_block(self, heard: Heard) -> None:
+    def test_the_innermost_says(self, heard: Heard) -> None:
         with audit.acting_as("celery:1"):
-            with audit.acting_as("admin:7:ada"):
-                engine.get_session("a").encrypt(b"x")
-            engine.get_session("b").encrypt(b"x")
-        engine.get_session("c").encrypt(b"x")
-        whos = [line.rpartition(" by=")[2] for line in heard.whole_lines]
-        assert whos[:3] == ["admin:7:ada", "admin:7:ada", "celery:1"]
-        assert whos[3].startswith("os:")
+            with audit.acting_as("task:2"):
+                engine.get_session().encrypt(b"x")
+            lifecycle.revoke(IK_ID)
+        lifecycle.revoke(SK_ID)
+        assert [details["by"] for _, details in heard.signals] == ["task:2", "task:2", "celery:1", ME]
+        assert [line.rpartition(" by=")[2] for line in heard.lines] == ["task:2", "task:2", "celery:1", ME]
 
-    def test_a_name_writes_no_detail_and_no_line_of_its_own(self, heard: Heard) -> None:
-        with audit.acting_as("admin:7:ada\nrevoked key_id=x"):
+    def test_a_block_that_fails_ends(self) -> None:
+        with pytest.raises(ZeroDivisionError), audit.acting_as("celery:1"):
+            raise ZeroDivisionError
+        assert audit.actor() == ME
+
+    def test_a_name_cant_forge_a_line_or_a_detail(self, heard: Heard) -> None:
+        name = 'admin:eve#1\nrevoked key_id="x" by=admin:bob#2'
+        with audit.acting_as(name):
             engine.get_session().encrypt(b"x")
-        assert heard.whole_lines[0].endswith(r' by="admin:7:ada\nrevoked key_id=x"')
+        for line in heard.lines:
+            assert "\n" not in line
+            assert json.loads(line.partition(" by=")[2]) == name
 
+    def test_a_thread_of_its_own_acts_for_the_process(self) -> None:
+        with audit.acting_as("task:1"):
+            assert in_thread(audit.actor) == ME
 
-class TestData:
-    """Re-encryption and verification leave a line, also if they are broken off."""
-
-    @pytest.fixture(autouse=True)
-    def _notes(self) -> None:
-        Note.objects.bulk_create(Note(body=f"text {number}", other_body="x") for number in range(3))
-
-    def last(self, heard: Heard) -> str:
-        return heard.lines[-1]
-
-    def test_a_re_encryption(self, heard: Heard) -> None:
-        lifecycle.rotate()
-        lifecycle.reencrypt(["testapp.Note.body"])
-        assert self.last(heard) == (
-            "reencrypted columns=testapp.Note.body rewritten=3 moved=0 current=0 bad=0 shard=1/1 broken_off="
-        )
-
-    def test_a_plan_of_one_leaves_none(self, heard: Heard) -> None:
-        lifecycle.rotate()
-        before = heard.lines
-        lifecycle.reencrypt(["testapp.Note.body"], options=Options(dry_run=True))
-        assert heard.lines == before
-
-    def test_one_that_is_broken_off_says_what_it_had_done(self, heard: Heard) -> None:
-        lifecycle.rotate()
-
-        def interrupt(number: int) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            lifecycle.reencrypt(["testapp.Note.body"], options=Options(batch=2), progress=interrupt)
-        assert self.last(heard) == (
-            "reencrypted columns=testapp.Note.body rewritten=2 moved=0 current=0 bad=0 shard=1/1 "
-            "broken_off=KeyboardInterrupt"
-        )
-
-    def test_a_verification_of_data(self, heard: Heard) -> None:
-        lifecycle.verify_data(["testapp.Note"])
-        assert self.last(heard) == (
-            "verified_data columns=testapp.Note.body,testapp.Note.other_body proven=6 plaintext=0 bad=0 broken_off="
-        )
-
-    def test_a_verification_of_keys_and_of_one(self, heard: Heard) -> None:
-        lifecycle.verify_keys()
-        assert self.last(heard) == "verified_keys system_keys=1 intermediate_keys=1 bad=0 broken_off="
-        meta = engine.get_session().newest_key().meta
-        lifecycle.verify_key(meta)
-        assert self.last(heard) == (
-            f"verified_keys key_id={meta.key_id} created={meta.created} system_keys=1 intermediate_keys=1 bad=0 "
-            "broken_off="
-        )
-
-
-class TestRefusedRecords:
-    """A record that was tampered with is told each time, and written down once a minute."""
-
-    @pytest.fixture
-    def refused(self) -> Iterator[list[dict[str, Any]]]:
-        found: list[dict[str, Any]] = []
-
-        def listen(sender: Any, signal: Any, **details: Any) -> None:
-            found.append(details)
-
-        signals.record_refused.connect(listen)
-        yield found
-        signals.record_refused.disconnect(listen)
-
-    def flipped(self, record: str | bytes) -> Any:
-        if isinstance(record, bytes):
-            return record[:-1] + bytes([record[-1] ^ 1])
-        at = record.rindex('"Data":"') + 12
-        return record[:at] + ("A" if record[at] != "A" else "B") + record[at + 1 :]
-
-    @pytest.mark.parametrize("seal", ["encrypt", "encrypt_compact"])
-    def test_a_flipped_bit(self, heard: Heard, refused: list[dict[str, Any]], seal: str) -> None:
-        partition = f"flipped-{seal}"
-        session = engine.get_session(partition)
-        bad = self.flipped(getattr(session, seal)(b"secret"))
-        for _ in range(3):
-            with pytest.raises(DecryptionError):
-                session.decrypt(bad)
-        key_id = session.partition.intermediate_key_id
-        assert [details["key_id"] for details in refused] == [key_id] * 3
-        lines = [line for line in heard.lines if line.startswith("record_refused")]
-        assert len(lines) == 1
-        assert lines[0].startswith(f'record_refused key_id={key_id} cause="DecryptionError: ')
-        assert lines[0].endswith("left_out=0")
-
-    @pytest.mark.parametrize("seal", ["encrypt", "encrypt_compact"])
-    def test_a_record_of_another_partition(self, refused: list[dict[str, Any]], seal: str) -> None:
-        record = getattr(engine.get_session("theirs"), seal)(b"secret")
-        with pytest.raises(PartitionMismatchError):
-            engine.get_session("mine").decrypt(record)
-        assert [details["key_id"] for details in refused] == ["_IK_mine_suite_tests"]
-
-    def test_a_row_that_is_read_through_a_field(self, refused: list[dict[str, Any]]) -> None:
-        note = Note.objects.create(body="secret")
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT body FROM testapp_note WHERE id = %s", [note.pk])
-            (record,) = cursor.fetchone()
-            cursor.execute("UPDATE testapp_note SET body = %s WHERE id = %s", [self.flipped(record), note.pk])
-        with pytest.raises(DecryptionError):
-            _ = Note.objects.get(pk=note.pk).body
-        assert [details["key_id"] for details in refused] == [IK_ID]
-
-    def test_many_bad_rows_write_one_line(self, heard: Heard, refused: list[dict[str, Any]]) -> None:
-        session = engine.get_session("many")
-        bad = self.flipped(session.encrypt(b"secret"))
-        for _ in range(500):
-            with pytest.raises(DecryptionError):
-                session.decrypt(bad)
-        assert len(refused) == 500
-        assert sum(line.startswith("record_refused") for line in heard.lines) == 1
-
-
-def test_a_celery_task_says_its_id(heard: Heard) -> None:
-    Note.objects.create(body="text")
-    result = reencrypt_shard.apply(kwargs=split(["testapp.Note.body"], shards=1)[0])
-    assert result.successful()
-    assert heard.whole_lines[-1].startswith("reencrypted ")
-    assert heard.whole_lines[-1].endswith(f" by=celery:{result.id}")
+    @pytest.mark.slow
+    def test_a_user_without_a_name_is_a_number_and_the_environment_names_nobody(self) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can become another user")
+        names = {"LOGNAME": "mallory", "USER": "mallory", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, **names, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.settings"}
+        code = "from django_asherah import audit; import os; os.setuid(54321); print(audit.actor())"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"os:54321@{socket.gethostname()}\n"

@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_asherah import engine, lifecycle, signals
-from django_asherah.audit import acting_as
+from django_asherah.audit import actor
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row, encode_key
 from django_asherah.exceptions import KeyNotFoundError, KMSError
 from django_asherah.lifecycle import KeyState
@@ -221,14 +221,14 @@ class TestRotate:
 
         signals.key_rotated.connect(listen)
         try:
-            with caplog.at_level(logging.INFO, "django_asherah.audit"), acting_as("celery:1"):
+            with caplog.at_level(logging.INFO, "django_asherah.audit"):
                 report = lifecycle.rotate()
         finally:
             signals.key_rotated.disconnect(listen)
         metas = [report.system_key, *report.intermediate_keys]
         assert heard == [(meta.key_id, meta.created) for meta in metas if isinstance(meta, KeyMeta)]
         assert [r.getMessage() for r in caplog.records if r.name == "django_asherah.audit"] == [
-            f"{action} key_id={key_id} created={created} by=celery:1"
+            f"{action} key_id={key_id} created={created} by={actor()}"
             for key_id, created in heard
             for action in ("created", "rotated")
         ]

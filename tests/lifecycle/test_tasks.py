@@ -20,7 +20,7 @@ from django.db import OperationalError
 from kombu import Connection
 from pytest_django import Settings
 
-from django_asherah import engine, lifecycle
+from django_asherah import engine, lifecycle, signals
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import KMSError
 from django_asherah.lifecycle.reencryption import Options
@@ -159,12 +159,19 @@ def test_a_task_does_its_shard_and_returns_its_counts(aged: str) -> None:
         "app.conf.update(task_always_eager=True, task_store_eager_result=True, result_backend='cache+memory://')\n"
         "from celery.result import AsyncResult\n"
         "from django_asherah import lifecycle, tasks\n"
+        "from django_asherah.signals import data_reencrypted\n"
+        "told = []\n"
+        "def hear(**details): told.append(details)\n"
+        "data_reencrypted.connect(hear)\n"
         "ids = tasks.enqueue(lifecycle.split(['testapp.Note.body'], shards=3))\n"
-        "print([AsyncResult(id).get()['rewritten'] for id in ids])\n"
+        "counts = [AsyncResult(id).get()['rewritten'] for id in ids]\n"
+        "print(__import__('json').dumps([ids, counts, [t['by'] for t in told], [t['shard'] for t in told]]))\n"
     )
     done = run_django(code, url_of(aged), DJANGO_SETTINGS_MODULE="tests.celery_settings", PYTHONWARNINGS="")
-    counts = json.loads(done)
+    ids, counts, actors, shards = json.loads(done)
     assert (len(counts), sum(counts)) == (3, ROWS)
+    assert [f"celery:{id}" for id in ids] == actors
+    assert shards == ["1/3", "2/3", "3/3"]
     assert under_newest_key(aged) == ROWS
 
 
@@ -213,8 +220,8 @@ class TestSplit:
         execute("default", "UPDATE testapp_note SET body = 'damaged'")
         (shard,) = lifecycle.split(["testapp.Note"], shards=1)
         assert lifecycle.run_shard(**shard)["bad"] == 1
-        said = [record.getMessage() for record in caplog.records if record.name == "django_asherah"]
-        assert said == ["re-encrypted shard 1 of 1: 0 rewritten, 1 current, 1 bad"]
+        lines = [line.getMessage() for line in caplog.records if line.name == "django_asherah"]
+        assert lines == ["re-encrypted shard 1 of 1: 0 rewritten, 1 current, 1 bad"]
 
     def test_a_failing_kms_fails_the_shard(self, settings: Any) -> None:
         Note.objects.create(body="x")
@@ -245,9 +252,16 @@ if django.VERSION >= (6, 0):
     def test_djangos_own_tasks_do_the_same(run: Run) -> None:
         Note.objects.bulk_create(Note(body=f"text {number}") for number in range(ROWS))
         lifecycle.rotate()
+        told: list[str] = []
+
+        def hear(by: str, **details: Any) -> None:
+            told.append(by)
+
+        signals.data_reencrypted.connect(hear)
         document = run("asherah_reencrypt", "testapp.Note.body", "--enqueue", "--via", "django", "--shards", "3")
         assert (document["code"], document["summary"]) == (0, {"enqueued": 3, "via": "django"})
         assert len({item["task"] for item in document["items"]}) == 3
+        assert told == [f"task:{item['task']}" for item in document["items"]]
         assert under_newest_key("default") == ROWS
 
 else:
