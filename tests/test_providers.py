@@ -19,6 +19,8 @@ from django_asherah.metastores.memory import MemoryMetastore
 from django_asherah.problems import Problem
 from django_asherah.providers import Provider, RawSettings
 
+pytestmark = pytest.mark.django_db(databases="__all__")  # Django 6.1's checks ask every database.
+
 BASE = {"SERVICE": "suite", "PRODUCT": "tests", "METASTORE": "memory"}
 
 
