@@ -128,6 +128,19 @@ def test_a_forked_child_has_left_nothing_behind(released: threading.Event) -> No
     child.join()
 
 
+def output_of(program: str) -> tuple[str, str]:
+    """Run a program in an interpreter of its own; return what it wrote to standard output and to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_the_interpreter_ends_while_a_call_hangs() -> None:
     program = """
@@ -139,15 +152,7 @@ def test_the_interpreter_ends_while_a_call_hangs() -> None:
         except DeadlineError as exc:
             print(exc)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("the KMS has not answered within 0.05 seconds\n", "")
+    assert output_of(program) == ("the KMS has not answered within 0.05 seconds\n", "")
 
 
 @pytest.mark.slow
@@ -158,12 +163,4 @@ def test_what_is_called_while_the_interpreter_ends_is_answered() -> None:
 
         atexit.register(lambda: print(Deadlines("the KMS").within(60, lambda: "an answer")))
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("an answer\n", "")
+    assert output_of(program) == ("an answer\n", "")

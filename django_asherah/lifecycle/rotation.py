@@ -202,8 +202,7 @@ def _regions_left_out(context: Context, report: RotationReport) -> dict[str, str
 
 
 def _read_system_keys(context: Context) -> _SystemKeys:
-    found = keys_of_id(context, context.factory.system_key_id)
-    keys = [key for key in found if not context.is_from_future(key.meta.created)]
+    keys = [key for key in keys_of_id(context, context.factory.system_key_id) if not key.is_from_future]
     retired = frozenset(key.meta for key in keys if key.state in _RETIRED)
     return _SystemKeys(keys[0].meta if keys else None, retired)
 
