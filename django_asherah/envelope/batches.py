@@ -76,7 +76,7 @@ class BatchKeyRing(KeyRing):
             else:
                 wanted.append(key_id)
         for part in parts_of(wanted, KEYS_AT_ONCE):
-            with self._notify.held(), self._locked(part):
+            with self._notify.held(), self._locked(part if self._may_wait() else ()):
                 keys |= self._renew_part(part)
         return keys
 
@@ -125,7 +125,8 @@ class BatchKeyRing(KeyRing):
         # Only whoever checks a key waits for a slow metastore: the others read on with the key they have.
         lacking = {meta.key_id for meta in metas if (key := self.cache.get(meta)) is None or not key.is_committed}
         cached = {meta.key_id for meta in metas} - lacking
-        with self._notify.held(), self._locked((meta.key_id for meta in metas), cached) as busy:
+        locked = (meta.key_id for meta in metas if meta.key_id in cached or self._may_wait())
+        with self._notify.held(), self._locked(locked, cached) as busy:
             now = self._clocks.now()
             keys: dict[KeyMeta, CryptoKey] = {}
             wanted: list[KeyMeta] = []
@@ -142,7 +143,7 @@ class BatchKeyRing(KeyRing):
                 raise
 
     def _load_wanted(self, metas: list[KeyMeta], now: Moment) -> dict[KeyMeta, CryptoKey]:
-        """Load or check keys; the caller holds their ids' locks."""
+        """Load or check keys."""
         if not metas:
             return {}
         for meta in metas:
@@ -183,7 +184,7 @@ class BatchKeyRing(KeyRing):
         return keys
 
     def _renew_part(self, key_ids: list[str]) -> dict[str, CryptoKey]:
-        """Find or make the keys for new writes; the caller holds the ids' locks."""
+        """Find or make the keys for new writes. The caller holds the ids' locks, if it may wait for them."""
         now = self._clocks.now()
         held = {key_id: self.cache.current(key_id) for key_id in key_ids}
         keys = {key_id: key for key_id, key in held.items() if key is not None and key.takes_writes(now.timer)}
@@ -194,7 +195,10 @@ class BatchKeyRing(KeyRing):
             latest = self._newest.find_many(due, now.wall)
             valid = self._valid_of(latest, now)
             keys |= valid | self._create_many_ahead(valid, latest, now)
-            keys |= self._create_many({key_id: latest.get(key_id) for key_id in due if key_id not in keys}, now)
+            lacking = {key_id: latest.get(key_id) for key_id in due if key_id not in keys}
+            with self._locked(lacking):
+                keys |= (made := self._made_of(lacking))
+                keys |= self._create_many({key_id: lacking[key_id] for key_id in lacking if key_id not in made}, now)
         except (MetastoreError, KMSError) as exc:
             for key_id in due:
                 if key_id in keys:
@@ -210,12 +214,20 @@ class BatchKeyRing(KeyRing):
     ) -> dict[str, CryptoKey]:
         """Make the keys that follow those of ``valid`` which are due; none if they can't be made now."""
         due = {key_id: latest[key_id] for key_id, key in valid.items() if self._is_due(key, now)}
-        try:
-            return self._create_many(due, now) if due else {}
-        except (MetastoreError, KMSError) as exc:
-            for key_id in due:
-                self._note_failed_renewal(valid[key_id], exc)
-            return {}
+        with self._locked(due, due) as busy:
+            free = {key_id: record for key_id, record in due.items() if key_id not in busy}
+            try:
+                return self._create_many(free, now) if free else {}
+            except (MetastoreError, KMSError) as exc:
+                for key_id in free:
+                    self._note_failed_renewal(valid[key_id], exc)
+                return {}
+
+    def _made_of(self, key_ids: Iterable[str]) -> dict[str, CryptoKey]:
+        """Return those keys of these ids that new writes use now: another thread has made them meanwhile."""
+        now = self._timer()
+        keys = {key_id: self.cache.current(key_id) for key_id in key_ids}
+        return {key_id: key for key_id, key in keys.items() if key is not None and key.takes_writes(now)}
 
     def _valid_of(self, latest: Mapping[str, EnvelopeKeyRecord], now: Moment) -> dict[str, CryptoKey]:
         """Return those of the latest keys that take new writes, and let new writes use them."""

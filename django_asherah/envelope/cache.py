@@ -10,6 +10,10 @@ from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta
 
 
+_OPENING = "opening "
+"""Before a key id, it makes a name that is no key id."""
+
+
 class KeyCache(ForkSafe):
     """Opened keys by (id, created), and which key of an id is current. Bounded and thread-safe.
 
@@ -78,6 +82,10 @@ class KeyCache(ForkSafe):
             if lock is None:
                 lock = self._loading[key_id] = threading.RLock()
             return lock
+
+    def opening(self, key_id: str) -> threading.RLock:
+        """Return the lock that whoever asks the KMS to open a key of this id must hold, and nobody for anything else."""
+        return self.loading(_OPENING + key_id)
 
     def _evict_one(self) -> None:
         meta, key = next(iter(self.opened.items()))

@@ -91,6 +91,17 @@ class ListsVersions(Protocol):
 
 
 @runtime_checkable
+class LendsConnections(Protocol):
+    """A metastore whose callers may hold what another caller needs, such as one of a pooler's few connections."""
+
+    def may_wait(self) -> bool:
+        """Tell whether this caller may wait for another thread that reads or stores keys.
+
+        Not if that thread may be waiting for something that this caller holds: the two would wait for ever.
+        """
+
+
+@runtime_checkable
 class StoresMany(Protocol):
     """A metastore that deals with many keys at once; one without these methods is asked for one after the other.
 

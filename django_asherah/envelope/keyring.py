@@ -51,6 +51,8 @@ class KeyRing(KeyLoader):
         if key is not None and key.takes_writes(self._timer()):
             return key
         with self._notify.held():
+            if not self._may_wait():
+                return self._renew(key_id, self.cache.current(key_id), self._clocks.now())
             lock = self.cache.loading(key_id)
             if not lock.acquire(timeout=self._loading_timeout):
                 return self._without_check(key_id)
@@ -115,13 +117,13 @@ class KeyRing(KeyLoader):
         raise self._still_loading(key_id)
 
     def _renew(self, key_id: str, held: CryptoKey | None, now: Moment) -> CryptoKey:
-        """Find or make the key for new writes; the caller holds the id's lock."""
+        """Find or make the key for new writes. The caller holds the id's lock, if it may wait for it."""
         self._notify(CacheMissed(key_id))
         try:
             record = self._newest.find(key_id, now.wall)
             key = self._valid_latest(key_id, record, now)
             if key is None:
-                key = self._create(key_id, record, now)
+                key = self._create_unless_made(key_id, record, now)
             elif self._is_due(key, now):
                 key = self._create_ahead(key, record, now)
         except (MetastoreError, KMSError) as exc:
@@ -147,12 +149,17 @@ class KeyRing(KeyLoader):
             return None
 
     def _create_ahead(self, key: CryptoKey, record: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
-        """Make the key that follows ``key``; go on with that one if it can't be made now."""
+        """Make the key that follows ``key``; go on with that one if it can't be made now, or another thread makes it."""
+        lock = self.cache.loading(key.meta.key_id)
+        if not lock.acquire(blocking=False):
+            return key
         try:
             return self._create(key.meta.key_id, record, now)
         except (MetastoreError, KMSError) as exc:
             self._note_failed_renewal(key, exc)
             return key
+        finally:
+            lock.release()
 
     def _note_failed_renewal(self, key: CryptoKey, cause: AsherahError) -> None:
         self._notify(RenewalFailed(key.meta, self._grace_end(key), cause))
@@ -177,6 +184,13 @@ class KeyRing(KeyLoader):
             held.grace_until = self._grace_end(held)
             self._note_failed_renewal(held, cause)
         return self._trust_a_little_longer(held, now, cause)
+
+    def _create_unless_made(self, key_id: str, newest: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
+        with self._loading(key_id):
+            made = self.cache.current(key_id)
+            if made is not None and made.takes_writes(self._timer()):
+                return made
+            return self._create(key_id, newest, now)
 
     def _create(self, key_id: str, newest: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
         """Make and store a key that is newer than ``newest``; whoever's record is stored first is the key."""

@@ -35,6 +35,11 @@ class SystemKeys(BatchKeyRing):
             exc.at(f"system key {meta}")
             raise
 
+    def _open_once(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> CryptoKey:
+        # One asks the KMS and all others wait, those too who may not wait for the metastore: it isn't asked meanwhile.
+        with self._holding(self.cache.opening(meta.key_id), meta.key_id):
+            return self._update_record(meta, record) or super()._open_once(meta, record)
+
     def _sealer(self) -> Sealer:
         return lambda raw, created: EnvelopeKeyRecord(created=created, key=self._kms.encrypt_key(raw))
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.cache import KeyCache
 from django_asherah.envelope.clocks import Clocks, Moment
 from django_asherah.envelope.events import EventQueue
-from django_asherah.envelope.interfaces import CacheMissed, Metastore, Random, StaleKeyKept
+from django_asherah.envelope.interfaces import CacheMissed, LendsConnections, Metastore, Random, StaleKeyKept
 from django_asherah.envelope.keys import BEFORE_EVERY_USE, CryptoKey
 from django_asherah.envelope.native import make_cipher
 from django_asherah.envelope.policy import CryptoPolicy
@@ -50,7 +51,10 @@ class Collaborators:
 
 
 class KeyLoader(ABC):
-    """The opened keys of one level. Thread-safe; one loader per key id at a time.
+    """The opened keys of one level. Thread-safe; one loader per key id at a time, of those that may wait for another.
+
+    Whoever may not wait (:class:`~django_asherah.envelope.interfaces.LendsConnections`) reads for itself, and needs a
+    key's lock only to make a new one.
 
     A key that was opened and committed goes on opening what it has sealed as long as its row is there, whatever has
     become of the row, the metastore or the KMS: nothing takes the last usable key away from a process.
@@ -65,6 +69,8 @@ class KeyLoader(ABC):
         self._notify = collaborators.notify
         self._loading_timeout = collaborators.loading_timeout
         self.cache = KeyCache(collaborators.cache_size)
+        metastore = collaborators.metastore
+        self._may_wait = metastore.may_wait if isinstance(metastore, LendsConnections) else _always
 
     def exact(self, meta: KeyMeta) -> CryptoKey:
         """Return the key that a record names, expired and revoked ones included.
@@ -78,12 +84,15 @@ class KeyLoader(ABC):
         if key is not None and key.is_trusted(self._timer()):
             return key
         lock = self.cache.loading(meta.key_id)
-        if key is None or not key.is_committed:
-            if not lock.acquire(timeout=self._loading_timeout):
-                raise self._still_loading(meta.key_id)
-        elif not lock.acquire(blocking=False):
-            # Only whoever checks a key waits for a slow metastore: the others read on with the key they have.
-            return key
+        if key is not None and key.is_committed:
+            if not lock.acquire(blocking=False):
+                # Only whoever checks a key waits for a slow metastore: the others read on with the key they have.
+                return key
+        elif not self._may_wait():
+            with self._notify.held():
+                return self._load(meta)
+        elif not lock.acquire(timeout=self._loading_timeout):
+            raise self._still_loading(meta.key_id)
         with self._notify.held():
             try:
                 return self._load(meta)
@@ -108,9 +117,11 @@ class KeyLoader(ABC):
     def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
         """Return the raw key that ``record`` holds."""
 
+    def _loading(self, key_id: str) -> AbstractContextManager[None]:
+        return self._holding(self.cache.loading(key_id), key_id)
+
     @contextmanager
-    def _loading(self, key_id: str) -> Iterator[None]:
-        lock = self.cache.loading(key_id)
+    def _holding(self, lock: threading.RLock, key_id: str) -> Iterator[None]:
         if not lock.acquire(timeout=self._loading_timeout):
             raise self._still_loading(key_id)
         try:
@@ -125,7 +136,7 @@ class KeyLoader(ABC):
         )
 
     def _load(self, meta: KeyMeta) -> CryptoKey:
-        """Load or check a key; the caller holds its id's lock."""
+        """Load or check a key."""
         key, now = self.cache.get(meta), self._clocks.now()
         if key is not None and key.is_trusted(now.timer):
             return key
@@ -172,9 +183,18 @@ class KeyLoader(ABC):
 
     def _open_or_reuse(self, meta: KeyMeta, record: EnvelopeKeyRecord, now: Moment) -> CryptoKey:
         """Return the key that ``record``, read just now, holds: the cached one if it is the very same."""
-        key = self._update_record(meta, record) or self._cache_opened(meta, record, self._open(meta, record))
+        key = self._update_record(meta, record) or self._open_once(meta, record)
         self._schedule_check(key, now)
         return key
+
+    def _open_once(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> CryptoKey:
+        """Return the opened key, which is cached now."""
+        raw = self._open(meta, record)
+        opened_meanwhile = self._update_record(meta, record)
+        if opened_meanwhile is not None:
+            wipe(raw)
+            return opened_meanwhile
+        return self._cache_opened(meta, record, raw)
 
     def _update_record(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> CryptoKey | None:
         """Update the cached key that ``record`` holds, and return it; None if there is none."""
@@ -194,3 +214,7 @@ class KeyLoader(ABC):
         # transaction takes the row away, and what is encrypted under such a key could never be read again.
         is_committed = self._metastore.is_committed(key.meta, key.record)
         key.trust_until(now.timer + self._policy.revoke_check_interval if is_committed else BEFORE_EVERY_USE)
+
+
+def _always() -> bool:
+    return True

@@ -6,26 +6,32 @@ columns that every official SDK knows are touched, so a table that an SDK's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from django.db import Error as DatabaseFailure
-from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
 from django_asherah.exceptions import InvalidRecordError
+from django_asherah.metastores.connections import (
+    T,
+    Work,
+    in_transaction,
+    may_wait,
+    private_connection,
+    privately,
+    read_committed,
+)
 from django_asherah.metastores.database_rows import DatabaseRows
 from django_asherah.metastores.inserts import insert_free, is_row_id_taken, pass_row_ids
 from django_asherah.metastores.selects import select_latest, select_latest_of_many, select_many, select_one
 from django_asherah.metastores.shifts import Row
-from django_asherah.metastores.sql import failures_translated, private_connection
-
-T = TypeVar("T")
-Work = Callable[[BaseDatabaseWrapper], T]
+from django_asherah.metastores.sql import failures_translated
 
 KEYS_PER_QUERY = 400
 """Keys that one query asks for: SQLite may take 999 parameters, and a key is two of them."""
@@ -89,24 +95,32 @@ class DatabaseMetastore(DatabaseRows):
             if shared.vendor == "sqlite":
                 return self._store_in_callers_transaction(shared, parts)
             try:
-                with private_connection(shared) as private:
-                    return _insert_all(private, parts)
+                return privately(shared, partial(_insert_all, parts=parts))
             except IntegrityError as exc:
                 if not is_row_id_taken(exc):
                     raise
-            with private_connection(shared) as private:
-                pass_row_ids(private)
-                return _insert_all(private, parts)
+            return privately(shared, partial(_insert_past_row_ids, parts=parts))
 
     def is_committed(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bool:
         """Tell whether ``record`` is committed; False where only the caller's transaction may have it."""
         with failures_translated(self.alias):
             shared = connections[self.alias]
-            if shared.vendor != "sqlite" or not _in_transaction(shared):
+            if shared.vendor != "sqlite" or not in_transaction(shared):
                 return True
             if cast(Any, shared).is_in_memory_db() or _was_stored_by(shared, meta):
                 return False
-            return not _in_transaction(shared) or self._others_see(shared, meta, record)
+            return not in_transaction(shared) or self._others_see(shared, meta, record)
+
+    def may_wait(self) -> bool:
+        """Tell whether this caller may wait for another thread that reads or stores keys.
+
+        On PostgreSQL a caller in a transaction may not: it holds a connection that the other may be waiting for.
+        """
+        return may_wait(connections[self.alias])
+
+    def _read(self, work: Work[T]) -> T:
+        with failures_translated(self.alias):
+            return read_committed(connections[self.alias], work)
 
     def _store_in_callers_transaction(
         self, shared: BaseDatabaseWrapper, parts: list[dict[KeyMeta, EnvelopeKeyRecord]]
@@ -134,19 +148,6 @@ class DatabaseMetastore(DatabaseRows):
             exc.at(f"key {name} in database {self.alias!r}")
             raise
 
-    def _read(self, work: Work[T]) -> T:
-        with failures_translated(self.alias):
-            shared = connections[self.alias]
-            if shared.vendor != "sqlite" and _in_transaction(shared):
-                with private_connection(shared) as private:
-                    return work(private)
-            try:
-                return work(shared)
-            except (OperationalError, InterfaceError):
-                if not _was_lost(shared):
-                    raise
-                return work(shared)
-
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
@@ -171,19 +172,12 @@ def _name(meta: KeyMeta) -> tuple[str, int]:
     return meta.key_id, meta.created
 
 
+def _insert_past_row_ids(
+    connection: BaseDatabaseWrapper, parts: list[dict[KeyMeta, EnvelopeKeyRecord]]
+) -> set[KeyMeta]:
+    pass_row_ids(connection)
+    return _insert_all(connection, parts)
+
+
 def _insert_all(connection: BaseDatabaseWrapper, parts: list[dict[KeyMeta, EnvelopeKeyRecord]]) -> set[KeyMeta]:
     return {meta for part in parts for meta in insert_free(connection, part)}
-
-
-def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    # sqlite3's own word covers a BEGIN that was sent by hand.
-    begun = connection.in_atomic_block or not connection.get_autocommit()
-    return begun or getattr(connection.connection, "in_transaction", False)
-
-
-def _was_lost(connection: BaseDatabaseWrapper) -> bool:
-    """Drop a connection that the server has closed; tell whether trying again may help."""
-    if _in_transaction(connection):
-        return False
-    connection.close_if_unusable_or_obsolete()
-    return connection.connection is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, cast
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, encode_key
+from django_asherah.metastores.connections import privately, read_as_caller
 from django_asherah.metastores.key_table import KeyRow
 from django_asherah.metastores.selects import select_one
 from django_asherah.metastores.shifts import Row, created_of, fault_of, in_order, with_others_of_their_names
@@ -20,7 +22,6 @@ from django_asherah.metastores.sql import (
     has_zones,
     in_utc,
     may_be_child,
-    private_connection,
     record_text,
     stored_created,
 )
@@ -72,7 +73,7 @@ class DatabaseRows:
     def read(self, meta: KeyMeta) -> KeyRow | None:
         """Return one key's row, or None."""
         with failures_translated(self.alias):
-            row = select_one(connections[self.alias], meta)
+            row = read_as_caller(connections[self.alias], partial(select_one, meta=meta))
         if row is None or created_of(row) not in (None, meta.created):
             return None
         return KeyRow(meta.key_id, row[1], fault=self._fault_of(row))
@@ -83,8 +84,7 @@ class DatabaseRows:
             shared = connections[self.alias]
             if shared.vendor == "sqlite":
                 return _swap(shared, row, record)
-            with private_connection(shared) as private:
-                return _swap(private, row, record)
+            return privately(shared, partial(_swap, row=row, record=record))
 
     def _scan(self, condition: str, parameters: list[Any]) -> Iterator[KeyRow]:
         return self._key_rows(self._pages(condition, parameters))
@@ -116,9 +116,13 @@ class DatabaseRows:
             connection = connections[self.alias]
             columns = columns.format(record=record_text(connection.vendor), stored=stored_created(connection.vendor))
             statement = in_utc(connection, f"SELECT {columns} FROM encryption_key WHERE {condition}")
-            with connection.cursor() as cursor:
-                cursor.execute(statement, parameters)
-                return list(cursor.fetchall())
+            return read_as_caller(connection, partial(_fetch, statement=statement, parameters=parameters))
+
+
+def _fetch(connection: BaseDatabaseWrapper, statement: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
 
 
 def _swap(connection: BaseDatabaseWrapper, row: KeyRow, record: EnvelopeKeyRecord) -> bool:

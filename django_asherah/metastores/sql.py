@@ -26,10 +26,6 @@ MAY_BE_KEY = "(id = %s AND created BETWEEN %s AND %s)"
 ROW = "(%s, %s, %s)"
 INSERT = f"INSERT INTO encryption_key (id, created, key_record) VALUES {ROW}"
 
-# How long PostgreSQL waits for a lock, unless a limit is set: the caller's own transaction may hold it, and then the
-# wait would never end.
-_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
-
 _RECORD_TEXT = {
     "postgresql": "CAST(key_record AS text)",
     "sqlite": "CAST(key_record AS blob)",
@@ -191,31 +187,3 @@ def _advice(alias: str, exc: DatabaseFailure, reason: str) -> str:
     if isinstance(exc, ProgrammingError) or reason.startswith("no such table"):
         return f". Is the database migrated? 'manage.py check --database {alias}' says what is wrong with the table"
     return ""
-
-
-@contextmanager
-def private_connection(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
-    """Open a second connection to the same database, whose work is committed when the block ends."""
-    private = shared.copy()
-    private.settings_dict["AUTOCOMMIT"] = True
-    options = private.settings_dict["OPTIONS"]
-    # A pool that the callers' transactions have emptied would never give out the connection they wait for.
-    options.pop("pool", None)
-    if private.vendor == "sqlite":
-        options["timeout"] = 0
-    try:
-        if private.vendor == "postgresql":
-            _begin(private)
-        yield private
-        private.commit()
-    finally:
-        private.close()
-
-
-def _begin(private: BaseDatabaseWrapper) -> None:
-    # For this transaction only: behind a connection pooler, the session goes on to somebody else. A stricter
-    # isolation level would turn a race for the same new key into an error.
-    private.set_autocommit(False)
-    with private.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        cursor.execute(_LOCK_TIMEOUT)
