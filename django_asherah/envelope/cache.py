@@ -9,7 +9,6 @@ from django_asherah.envelope.forksafe import ForkSafe
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta
 
-
 _OPENING = "opening "
 """Before a key id, it makes a name that is no key id."""
 
@@ -84,7 +83,7 @@ class KeyCache(ForkSafe):
             return lock
 
     def opening(self, key_id: str) -> threading.RLock:
-        """Return the lock that whoever asks the KMS to open a key of this id must hold, and nobody for anything else."""
+        """Return the lock that whoever asks the KMS to open a key of this id must hold; it serves nothing else."""
         return self.loading(_OPENING + key_id)
 
     def _evict_one(self) -> None:

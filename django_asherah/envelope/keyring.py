@@ -149,7 +149,7 @@ class KeyRing(KeyLoader):
             return None
 
     def _create_ahead(self, key: CryptoKey, record: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
-        """Make the key that follows ``key``; go on with that one if it can't be made now, or another thread makes it."""
+        """Make the key that follows ``key``; go on with that one if it can't be made, or another thread makes it."""
         lock = self.cache.loading(key.meta.key_id)
         if not lock.acquire(blocking=False):
             return key
