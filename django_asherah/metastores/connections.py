@@ -1,0 +1,254 @@
+"""The connections over which the key table is reached: the caller's own, and private ones beside it.
+
+Whatever a caller has done to its connection (a ``search_path``, a ``SET ROLE``), the key table must be the one that a
+new connection finds: keys are stored over new connections, and are opened for every caller of the process alike.
+
+A caller that is in a transaction holds a connection of the server, and a pooler has only so many: so it reads over
+its own wherever that shows what a private one would show, and asks for a second one only to store a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, Final, TypeVar, cast
+
+from django.db import Error as DatabaseFailure
+from django.db import InterfaceError, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from django_asherah.deadlines import DeadlineError, Deadlines
+from django_asherah.exceptions import MetastoreError
+
+T = TypeVar("T")
+Work = Callable[[BaseDatabaseWrapper], T]
+
+PRIVATE_DEADLINE = 10.0
+"""Seconds in which a private connection must be had and its work be done."""
+
+# psycopg's names for what a connection is in the midst of: libpq's PQtransactionStatus().
+_IDLE, _IN_TRANSACTION = 0, 2
+
+# How long PostgreSQL waits for a lock, unless a limit is set: the caller's own transaction may hold it, and then the
+# wait would never end.
+_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
+
+_AS_NEW = "SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL role TO DEFAULT; SET LOCAL search_path TO DEFAULT"
+
+# What a statement of the caller's transaction sees is all committed, and all that is committed, if each statement has a
+# snapshot of its own and the transaction has not written to the table. PostgreSQL counts that for plain tables alone,
+# and may count what its session wrote a moment before.
+_SEES_WHAT_IS_COMMITTED: Final = """
+    SELECT current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
+    AND (pg_current_xact_id_if_assigned() IS NULL OR current_setting('track_counts') = 'on' AND relkind = 'r'
+    AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
+    + pg_stat_get_xact_tuples_deleted(oid) = 0)
+    FROM pg_class WHERE oid = to_regclass('encryption_key')
+"""
+
+
+def read_committed(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
+    """Return what ``work`` reads of what is committed, and on SQLite of what the caller's transaction has stored too.
+
+    Raises:
+        django.db.Error, MetastoreError: it can't be read.
+    """
+    if shared.vendor == "postgresql" and not _has_none_of_a_pool(shared):
+        return _read_on_postgresql(shared, work)
+    if shared.vendor != "sqlite" and (shared.vendor == "postgresql" or in_transaction(shared)):
+        return privately(shared, work)
+    return _despite_a_lost_connection(shared, work)
+
+
+def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
+    """Return what ``work`` reads as the caller sees it, with what the caller's transaction has written itself.
+
+    Raises:
+        django.db.Error: it can't be read.
+    """
+    if shared.vendor != "postgresql":
+        return work(shared)
+    with as_new(shared) as borrowed:
+        return work(borrowed)
+
+
+def may_wait(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether the caller may wait for what another thread reads: not if that one may wait for its connection."""
+    return shared.vendor != "postgresql" or not in_transaction(shared)
+
+
+def privately(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
+    """Return what ``work`` does over a private connection, which is committed.
+
+    Raises:
+        django.db.Error: it fails.
+        MetastoreError: it was not done in time. It may yet be.
+    """
+
+    def do() -> T:
+        with private_connection(shared) as private:
+            return work(private)
+
+    try:
+        return _deadlines_of(shared.alias).within(PRIVATE_DEADLINE, do)
+    except DeadlineError as exc:
+        raise MetastoreError(
+            f"{exc}. A second connection is needed for a moment, beside the one that the caller's transaction holds: "
+            "does a pooler have none left? Give it room, or let ASHERAH['DATABASE'] name an alias that reaches the "
+            "database beside the pooler"
+        ) from exc
+
+
+@contextmanager
+def private_connection(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
+    """Open a second connection to the same database, whose work is committed when the block ends."""
+    private = shared.copy()
+    private.settings_dict["AUTOCOMMIT"] = True
+    options = private.settings_dict["OPTIONS"]
+    # A pool that the callers' transactions have emptied would never give out the connection they wait for.
+    options.pop("pool", None)
+    if private.vendor == "sqlite":
+        options["timeout"] = 0
+    try:
+        if private.vendor == "postgresql":
+            _begin(private)
+        yield private
+        private.commit()
+    finally:
+        private.close()
+
+
+@contextmanager
+def as_new(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
+    """Lend PostgreSQL's connection of ``shared`` out in the state of a new one; then all is as it was before.
+
+    It is lent to a wrapper of its own, so that neither the statements nor their failures are the caller's.
+
+    Raises:
+        django.db.Error: the caller's transaction has failed, or the connection is lost.
+    """
+    with shared.cursor():  # It is there, was found healthy, and may be used here.
+        pass
+    borrowed = shared.copy()
+    borrowed.connection = shared.connection
+    borrowed.autocommit = True
+    # Whoever has sent a BEGIN by hand is in a transaction as well, and autocommit that is off begins one with anything.
+    is_idle = _status(shared) == _IDLE and cast(Any, shared.connection).autocommit
+    begin, end = ("BEGIN", "ROLLBACK") if is_idle else (_SAVEPOINT, _BACK_TO_SAVEPOINT)
+    try:
+        _execute(borrowed, begin)
+        try:
+            _make_new(borrowed)
+            with _watched_as(shared, borrowed) if is_idle else nullcontext():
+                yield borrowed
+        finally:
+            with suppress(DatabaseFailure):
+                _execute(borrowed, end)
+    except (OperationalError, InterfaceError):
+        shared.errors_occurred = True  # Then Django looks whether the connection is usable.
+        raise
+    finally:
+        borrowed.connection = None
+
+
+@contextmanager
+def _watched_as(shared: BaseDatabaseWrapper, borrowed: BaseDatabaseWrapper) -> Iterator[None]:
+    """Let the statements of this block be logged and counted as those of ``shared`` are."""
+    names = ("queries_log", "force_debug_cursor", "execute_wrappers")
+    own = {name: getattr(borrowed, name) for name in names}
+    vars(borrowed).update({name: getattr(shared, name) for name in names})
+    try:
+        yield
+    finally:
+        vars(borrowed).update(own)
+
+
+_SAVEPOINT = "SAVEPOINT asherah_keys"
+_BACK_TO_SAVEPOINT = "ROLLBACK TO SAVEPOINT asherah_keys; RELEASE SAVEPOINT asherah_keys"
+
+
+def in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether a transaction is open, be it by a statement that was sent by hand."""
+    if connection.in_atomic_block:
+        return True
+    if connection.vendor == "postgresql" and connection.connection is not None:
+        return not cast(Any, connection.connection).autocommit or _status(connection) != _IDLE
+    if connection.connection is None:
+        return not connection.settings_dict["AUTOCOMMIT"]
+    return not connection.get_autocommit() or getattr(connection.connection, "in_transaction", False)
+
+
+def _read_on_postgresql(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
+    if not in_transaction(shared):
+        return _despite_a_lost_connection(shared, lambda shared: read_as_caller(shared, work))
+    try:
+        with as_new(shared) as borrowed:
+            if _sees_what_is_committed(borrowed):
+                return work(borrowed)
+    except DatabaseFailure:
+        if _status(shared) == _IN_TRANSACTION:
+            raise
+    return privately(shared, work)
+
+
+def _despite_a_lost_connection(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
+    try:
+        return work(shared)
+    except (OperationalError, InterfaceError):
+        if not _was_lost(shared):
+            raise
+        return work(shared)
+
+
+def _was_lost(connection: BaseDatabaseWrapper) -> bool:
+    """Drop a connection that the server has closed; tell whether trying again may help."""
+    if connection.in_atomic_block or not connection.get_autocommit():
+        return False
+    connection.close_if_unusable_or_obsolete()
+    return connection.connection is None
+
+
+def _has_none_of_a_pool(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether the caller would have to wait for a connection of Django's pool, which those may hold who wait."""
+    return shared.connection is None and bool(shared.settings_dict["OPTIONS"].get("pool"))
+
+
+def _make_new(borrowed: BaseDatabaseWrapper) -> None:
+    _execute(borrowed, _AS_NEW)
+    role = borrowed.settings_dict["OPTIONS"].get("assume_role")
+    if role:
+        _execute(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")
+    _execute(borrowed, _LOCK_TIMEOUT)
+    connection_created.send(sender=type(borrowed), connection=borrowed)  # The project's own may set a search_path.
+
+
+def _sees_what_is_committed(borrowed: BaseDatabaseWrapper) -> bool:
+    with borrowed.cursor() as cursor:
+        cursor.execute(_SEES_WHAT_IS_COMMITTED)
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _status(connection: BaseDatabaseWrapper) -> int:
+    return int(cast(Any, connection.connection).info.transaction_status)
+
+
+def _begin(private: BaseDatabaseWrapper) -> None:
+    # For this transaction only: behind a connection pooler, the session goes on to somebody else. A stricter
+    # isolation level would turn a race for the same new key into an error.
+    private.set_autocommit(False)
+    _execute(private, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    _execute(private, _LOCK_TIMEOUT)
+
+
+def _execute(connection: BaseDatabaseWrapper, statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+_deadlines: dict[str, Deadlines] = {}
+
+
+def _deadlines_of(alias: str) -> Deadlines:
+    return _deadlines.setdefault(alias, Deadlines(f"the key table's database {alias!r}"))

@@ -1,0 +1,257 @@
+"""Over which connection the key table is read, and in what state that is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connections, transaction
+from django.db.backends.signals import connection_created
+
+from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
+from django_asherah.metastores.database import DatabaseMetastore
+from tests.databases import VENDOR, execute, in_thread
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(VENDOR != "postgresql", reason="only on PostgreSQL is the caller's own connection lent out"),
+]
+
+CREATED = 1_700_000_040
+OLD, NEW = KeyMeta("_SK_s_p", CREATED), KeyMeta("_SK_s_p", CREATED + 60)
+
+
+def record(meta: KeyMeta) -> EnvelopeKeyRecord:
+    return EnvelopeKeyRecord(created=meta.created, key=b"k" * 60)
+
+
+@pytest.fixture
+def metastore() -> DatabaseMetastore:
+    found = DatabaseMetastore("default")
+    assert found.store(OLD.key_id, record(OLD))
+    return found
+
+
+def store_elsewhere(meta: KeyMeta) -> None:
+    """As another process does."""
+    in_thread(lambda: DatabaseMetastore("default").store(meta.key_id, record(meta)))
+
+
+@contextmanager
+def no_connection_opened() -> Iterator[None]:
+    """Require that none is opened in the block."""
+    opened: list[Any] = []
+    own = connections["default"]
+
+    def note(connection: Any, **arguments: Any) -> None:
+        if own.connection is None or connection.connection is not own.connection:
+            opened.append(connection)
+
+    connection_created.connect(note)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(note)
+    assert opened == []
+
+
+def reads(metastore: DatabaseMetastore) -> dict[str, Any]:
+    return {
+        "load": metastore.load(OLD),
+        "load_many": metastore.load_many([OLD, NEW]),
+        "load_latest": metastore.load_latest(OLD.key_id),
+        "load_latest_many": metastore.load_latest_many([OLD.key_id]),
+    }
+
+
+class TestInATransaction:
+    @pytest.mark.parametrize("first", ["SELECT 1", "CREATE TEMPORARY TABLE written (id int)"])
+    def test_no_second_connection_is_needed(self, metastore: DatabaseMetastore, first: str) -> None:
+        with transaction.atomic(), no_connection_opened():
+            execute("default", first)
+            found = reads(metastore)
+        assert found["load"] == found["load_latest"] == record(OLD)
+
+    def test_a_key_that_is_made_meanwhile_is_seen(self, metastore: DatabaseMetastore) -> None:
+        with transaction.atomic():
+            assert metastore.load_latest(OLD.key_id) == record(OLD)
+            store_elsewhere(NEW)
+            with no_connection_opened():
+                assert metastore.load_latest(OLD.key_id) == record(NEW)
+
+    @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+    def test_a_snapshot_hides_none(self, metastore: DatabaseMetastore, level: str) -> None:
+        with transaction.atomic():
+            execute("default", f"SET TRANSACTION ISOLATION LEVEL {level}")
+            assert metastore.load_latest(OLD.key_id) == record(OLD)
+            store_elsewhere(NEW)
+            assert metastore.load_latest(OLD.key_id) == record(NEW)
+
+    @pytest.mark.parametrize("is_released", [False, True])
+    def test_what_it_has_written_to_the_table_itself_is_no_key(
+        self, metastore: DatabaseMetastore, is_released: bool
+    ) -> None:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            execute("default", "SAVEPOINT inner_one")
+            created = "2023-11-14 22:15:00+00"
+            statement = "INSERT INTO encryption_key (id, created, key_record) SELECT %s, %s, key_record"
+            execute("default", f"{statement} FROM encryption_key", ["_SK_s_p", created])
+            execute("default", "UPDATE encryption_key SET key_record = '{}' WHERE created < %s", [created])
+            if is_released:
+                execute("default", "RELEASE SAVEPOINT inner_one")
+            assert reads(metastore)["load_latest"] == reads(metastore)["load"] == record(OLD)
+            raise ZeroDivisionError  # It rolls back, and what it wrote is gone.
+
+    def test_one_that_has_failed_still_reads(self, metastore: DatabaseMetastore) -> None:
+        with pytest.raises(DatabaseError), transaction.atomic():
+            with pytest.raises(DatabaseError):
+                execute("default", "SELECT nothing")
+            assert reads(metastore)["load"] == record(OLD)
+            execute("default", "SELECT 1")
+
+    def test_a_failure_of_ours_is_not_the_callers(self, metastore: DatabaseMetastore) -> None:
+        execute("default", "ALTER TABLE encryption_key RENAME TO hidden")
+        try:
+            with transaction.atomic():
+                execute("default", "SELECT 1")
+                with pytest.raises(Exception, match="encryption_key"):
+                    metastore.load(OLD)
+                assert execute("default", "SELECT 2") == [(2,)]
+        finally:
+            execute("default", "ALTER TABLE hidden RENAME TO encryption_key")
+
+    def test_one_that_was_begun_by_hand_goes_on(self, metastore: DatabaseMetastore) -> None:
+        execute("default", "BEGIN")
+        execute("default", "CREATE TABLE by_hand (id int)")
+        assert not metastore.may_wait()
+        assert reads(metastore)["load"] == record(OLD)
+        assert execute("default", "SELECT COUNT(*) FROM by_hand") == [(0,)]
+        execute("default", "ROLLBACK")
+        with pytest.raises(DatabaseError, match="by_hand"):
+            execute("default", "SELECT 1 FROM by_hand")
+
+    def test_a_cursor_on_the_server_goes_on(self, metastore: DatabaseMetastore) -> None:
+        with transaction.atomic(), connections["default"].chunked_cursor() as cursor:
+            cursor.execute("SELECT * FROM generate_series(1, 5)")
+            assert cursor.fetchmany(2) == [(1,), (2,)]
+            assert reads(metastore)["load"] == record(OLD)
+            assert cursor.fetchall() == [(3,), (4,), (5,)]
+
+    def test_its_statements_are_not_the_callers(
+        self, metastore: DatabaseMetastore, django_assert_num_queries: Any
+    ) -> None:
+        with transaction.atomic(), django_assert_num_queries(0):
+            reads(metastore)
+
+
+ROLE = f"asherah_{os.getpid()}"
+"""Roles are of the server, and not of one database."""
+
+STATES = {
+    "search_path": ("CREATE SCHEMA elsewhere", "SET search_path = elsewhere", "DROP SCHEMA elsewhere CASCADE"),
+    "a table of the same name": (
+        "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.encryption_key (LIKE encryption_key)",
+        "SET search_path = elsewhere, public",
+        "DROP SCHEMA elsewhere CASCADE",
+    ),
+    "SET ROLE": (f"CREATE ROLE {ROLE}", f"SET ROLE {ROLE}", f"DROP ROLE {ROLE}"),
+    "SET SESSION AUTHORIZATION": (
+        f"CREATE ROLE {ROLE}",
+        f"SET SESSION AUTHORIZATION {ROLE}",
+        f"DROP ROLE {ROLE}",
+    ),
+}
+SHOW = "SELECT current_setting('search_path'), current_user, session_user, current_setting('lock_timeout')"
+
+
+@pytest.mark.parametrize("state", STATES)
+class TestStateOfTheCallersConnection:
+    """It neither hides the keys nor is it changed: what is stored over a new connection is read again."""
+
+    @pytest.fixture
+    def set_state(self, state: str, make_alias: Callable[..., str]) -> Iterator[Callable[[], None]]:
+        prepare, change, clean_up = STATES[state]
+        admin = make_alias("admin")
+        execute(admin, prepare)
+        try:
+            yield lambda: execute("default", change) and None
+        finally:
+            connections["default"].close()
+            execute(admin, clean_up)
+
+    @pytest.mark.parametrize("is_atomic", [False, True])
+    def test_keys_are_found_as_they_were_stored(
+        self, metastore: DatabaseMetastore, set_state: Callable[[], None], is_atomic: bool
+    ) -> None:
+        set_state()
+        before = execute("default", SHOW)
+        with transaction.atomic() if is_atomic else no_connection_opened():
+            assert metastore.store(NEW.key_id, record(NEW)) if is_atomic else True
+            found = reads(metastore)
+            assert found["load"] == record(OLD)
+            assert found["load_latest"] == record(NEW if is_atomic else OLD)
+            assert execute("default", SHOW) == before
+        assert execute("default", SHOW) == before
+
+    def test_the_lifecycle_sees_them_too(self, metastore: DatabaseMetastore, set_state: Callable[[], None]) -> None:
+        set_state()
+        assert [row.record() for row in metastore.scan()] == [record(OLD)]
+        assert metastore.count() == 1
+        row = metastore.read(OLD)
+        assert row is not None
+        assert metastore.replace(row, EnvelopeKeyRecord(revoked=True, created=OLD.created, key=b"k" * 60))
+        found = metastore.load(OLD)
+        assert found is not None
+        assert found.revoked
+
+
+def test_what_the_project_sets_on_each_new_connection_holds_for_the_keys_too(make_alias: Callable[..., str]) -> None:
+    def choose_schema(connection: Any, **arguments: Any) -> None:
+        if connection.alias == "chosen":
+            with connection.cursor() as cursor:
+                cursor.execute("SET search_path = chosen")
+
+    execute("default", "CREATE SCHEMA chosen; CREATE TABLE chosen.encryption_key (LIKE encryption_key INCLUDING ALL)")
+    connection_created.connect(choose_schema)
+    try:
+        alias = make_alias("chosen")
+        metastore = DatabaseMetastore(alias)
+        assert metastore.store(OLD.key_id, record(OLD))
+        execute(alias, "SET search_path = public")
+        assert metastore.load(OLD) == record(OLD)
+        with transaction.atomic(using=alias):
+            assert metastore.load(OLD) == record(OLD)
+            assert execute(alias, "SHOW search_path") == [("public",)]
+        assert DatabaseMetastore("default").load(OLD) is None
+        connections[alias].close()
+    finally:
+        connection_created.disconnect(choose_schema)
+        execute("default", "DROP SCHEMA chosen CASCADE")
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_a_role_that_djangos_settings_assume_is_the_keys_too(make_alias: Callable[..., str], is_atomic: bool) -> None:
+    execute("default", f"CREATE ROLE {ROLE}; GRANT SELECT, INSERT ON encryption_key TO {ROLE}")
+    execute("default", f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}")
+    alias = make_alias("assuming", OPTIONS={"assume_role": ROLE})
+    try:
+        metastore = DatabaseMetastore(alias)
+        assert metastore.store(OLD.key_id, record(OLD))
+        execute(alias, "RESET ROLE")
+        seen: list[Any] = []
+        with transaction.atomic(using=alias):
+            assert metastore.load(OLD) == record(OLD)
+        assert metastore._read(lambda connection: seen.append(_user(connection))) is None
+        assert seen == [ROLE]
+    finally:
+        connections[alias].close()
+        execute("default", f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+
+
+def _user(connection: Any) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        return str(cursor.fetchone()[0])
