@@ -47,7 +47,7 @@ class DatabaseProxy:
 
     def cut_at(self, words: bytes) -> None:
         """Drop the connection that next sends ``words``, in capitals: nobody learns what came of them."""
-        self._cut_at = re.compile(rb"(?<!AUTO)" + words)  # AUTOCOMMIT is no COMMIT.
+        self._cut_at = re.compile(rb"(?<!AUTO)" + words + rb"(?!TED)")  # Nor is READ COMMITTED a COMMIT.
 
     @property
     def has_cut(self) -> bool:
