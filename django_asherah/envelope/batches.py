@@ -197,8 +197,9 @@ class BatchKeyRing(KeyRing):
             keys |= valid | self._create_many_ahead(valid, latest, now)
             lacking = {key_id: latest.get(key_id) for key_id in due if key_id not in keys}
             with self._locked(lacking):
-                keys |= (made := self._made_of(lacking))
-                keys |= self._create_many({key_id: lacking[key_id] for key_id in lacking if key_id not in made}, now)
+                made = {key_id: key for key_id in lacking if (key := self._made_meanwhile(key_id)) is not None}
+                unmade = {key_id: record for key_id, record in lacking.items() if key_id not in made}
+                keys |= made | self._create_many(unmade, now)
         except (MetastoreError, KMSError) as exc:
             for key_id in due:
                 if key_id in keys:
@@ -215,19 +216,14 @@ class BatchKeyRing(KeyRing):
         """Make the keys that follow those of ``valid`` which are due; none if they can't be made now."""
         due = {key_id: latest[key_id] for key_id, key in valid.items() if self._is_due(key, now)}
         with self._locked(due, due) as busy:
-            free = {key_id: record for key_id, record in due.items() if key_id not in busy}
+            made = {key_id: key for key_id in due if (key := self._made_meanwhile(key_id, valid[key_id])) is not None}
+            free = {key_id: record for key_id, record in due.items() if key_id not in busy | made.keys()}
             try:
-                return self._create_many(free, now) if free else {}
+                return made | self._create_many(free, now) if free else made
             except (MetastoreError, KMSError) as exc:
                 for key_id in free:
                     self._note_failed_renewal(valid[key_id], exc)
-                return {}
-
-    def _made_of(self, key_ids: Iterable[str]) -> dict[str, CryptoKey]:
-        """Return those keys of these ids that new writes use now: another thread has made them meanwhile."""
-        now = self._timer()
-        keys = {key_id: self.cache.current(key_id) for key_id in key_ids}
-        return {key_id: key for key_id, key in keys.items() if key is not None and key.takes_writes(now)}
+                return made
 
     def _valid_of(self, latest: Mapping[str, EnvelopeKeyRecord], now: Moment) -> dict[str, CryptoKey]:
         """Return those of the latest keys that take new writes, and let new writes use them."""
@@ -270,9 +266,8 @@ class BatchKeyRing(KeyRing):
             keys = {}
             for meta in metas:
                 if meta in stored:
-                    key = self._begin_use(self._cache_opened(meta, records[meta], raws[meta]), now)
-                    self.cache.make_current(key)
-                    keys[meta.key_id] = key
+                    opened = self._cache_opened(meta, records[meta], raws[meta])
+                    keys[meta.key_id] = self._begin_use(opened, now)
             return keys
         finally:
             for raw in raws.values():

@@ -154,7 +154,7 @@ class KeyRing(KeyLoader):
         if not lock.acquire(blocking=False):
             return key
         try:
-            return self._create(key.meta.key_id, record, now)
+            return self._made_meanwhile(key.meta.key_id, key) or self._create(key.meta.key_id, record, now)
         except (MetastoreError, KMSError) as exc:
             self._note_failed_renewal(key, exc)
             return key
@@ -187,10 +187,12 @@ class KeyRing(KeyLoader):
 
     def _create_unless_made(self, key_id: str, newest: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
         with self._loading(key_id):
-            made = self.cache.current(key_id)
-            if made is not None and made.takes_writes(self._timer()):
-                return made
-            return self._create(key_id, newest, now)
+            return self._made_meanwhile(key_id) or self._create(key_id, newest, now)
+
+    def _made_meanwhile(self, key_id: str, before: CryptoKey | None = None) -> CryptoKey | None:
+        """Return the key that another thread has made, if new writes use it now; ``before`` is the one before it."""
+        key = self.cache.current(key_id)
+        return key if key is not None and key is not before and key.takes_writes(self._timer()) else None
 
     def _create(self, key_id: str, newest: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey:
         """Make and store a key that is newer than ``newest``; whoever's record is stored first is the key."""
@@ -233,6 +235,7 @@ class KeyRing(KeyLoader):
         """Let new writes use a key that this ring has just stored, and tell of it."""
         self._schedule_check(key, now)
         self._refresh_validity(key, now)
+        self.cache.make_current(key)
         self._notify(KeyCreated(key.meta))
         return key
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from django_asherah.envelope.interfaces import Event, KeyCreated
+from django_asherah.envelope.policy import CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import KMSError
@@ -247,3 +248,111 @@ class TestWaitingForAnotherThread:
         stalled("load_latest", lambda: session.encrypt(b"y"))
         with pytest.raises(KMSError, match="another thread"):
             session.encrypt(b"z")
+
+
+class TestCallersThatMayNotWait:
+    """A caller that holds what others wait for (a pooler's connection) reads for itself, whoever else is reading."""
+
+    @pytest.fixture
+    def lending(self) -> World:
+        found = World(loading_timeout=0.01)
+        found.metastore.may_wait = lambda: not threading.current_thread().name.startswith("holding")  # type: ignore[attr-defined]
+        found.factory = found.new_process()
+        return found
+
+    @staticmethod
+    def while_another_reads(world: World, method: str, other: Callable[[], Any], work: Callable[[], Any]) -> Any:
+        """Return what ``work`` does in a thread that may not wait, while another stands still in the metastore."""
+        asked, answer = threading.Event(), threading.Event()
+        original = getattr(world.metastore, method)
+
+        def slow(*arguments: Any) -> Any:
+            if not threading.current_thread().name.startswith("holding"):
+                asked.set()
+                assert answer.wait(60)
+            return original(*arguments)
+
+        setattr(world.metastore, method, slow)
+        with ThreadPoolExecutor(1) as others, ThreadPoolExecutor(1, thread_name_prefix="holding") as holding:
+            reading = others.submit(other)
+            assert asked.wait(60)
+            try:
+                return holding.submit(work).result(60)
+            finally:
+                answer.set()
+                reading.result(60)
+
+    @pytest.mark.parametrize("wanted", ["decrypt", "encrypt", "load_keys", "current_keys"])
+    @pytest.mark.parametrize("age", [0, 3600], ids=["cold", "due for its check"])
+    @pytest.mark.parametrize("method", ["load", "load_latest"])
+    def test_they_have_a_key_that_is_there(self, lending: World, method: str, age: int, wanted: str) -> None:
+        text = lending.factory.get_session("p").encrypt(b"x")
+        cold = lending.new_process()
+        session = cold.get_session("p")
+        if age:
+            session.encrypt(b"makes the process warm")
+        lending.clock.now = START + age
+        works: dict[str, Callable[[], Any]] = {
+            "decrypt": lambda: session.decrypt(text) == b"x",
+            "encrypt": lambda: cold.get_session("p").decrypt(session.encrypt(b"y")) == b"y",
+            "load_keys": lambda: list(cold.load_keys([KeyMeta(IK_ID, START)])) == [KeyMeta(IK_ID, START)],
+            "current_keys": lambda: cold.current_keys(["p"])["p"].meta == KeyMeta(IK_ID, START),
+        }
+        others = {"load": lambda: session.decrypt(text), "load_latest": lambda: session.encrypt(b"z")}
+        assert self.while_another_reads(lending, method, others[method], works[wanted])
+
+    def test_64_of_them_on_a_cold_cache_make_one_kms_call(self) -> None:
+        world = World()
+        world.metastore.may_wait = lambda: False  # type: ignore[attr-defined]
+        texts = [world.factory.get_session(f"p{n % 4}").encrypt(b"x") for n in range(64)]
+        cold = world.new_process()
+        world.taken_calls()
+
+        def work(number: int) -> None:
+            session = cold.get_session(f"p{number % 4}")
+            assert session.decrypt(texts[number]) == b"x"
+            assert session.decrypt(session.encrypt(b"y")) == b"y"
+
+        run_together(64, work)
+        assert world.taken_calls()["unwrap"] == 1
+
+    @pytest.mark.parametrize("wanted", ["one", "many"])
+    def test_64_of_them_on_an_empty_table_make_one_key_of_each_kind(self, wanted: str) -> None:
+        world = World()
+        world.metastore.may_wait = lambda: False  # type: ignore[attr-defined]
+        factory = world.new_process()
+
+        def work(number: int) -> KeyMeta:
+            return (factory.get_session("p").newest_key() if wanted == "one" else factory.current_keys(["p"])["p"]).meta
+
+        assert set(run_together(64, work)) == {KeyMeta(IK_ID, START)}
+        calls = world.taken_calls()
+        assert (calls["wrap"], calls.get("store", 0) + calls.get("store_many", 0)) == (1, 2)
+
+    @pytest.mark.parametrize("wanted", ["one", "many"])
+    def test_a_revocation_is_noticed(self, wanted: str) -> None:
+        world = World()
+        world.metastore.may_wait = lambda: False  # type: ignore[attr-defined]
+        factory = world.new_process()
+        factory.get_session("p").encrypt(b"x")
+        world.metastore.revoke(KeyMeta(IK_ID, START))
+        world.clock.now = START + 3600
+        key = factory.get_session("p").newest_key() if wanted == "one" else factory.current_keys(["p"])["p"]
+        assert key.meta == KeyMeta(IK_ID, START + 3600)
+
+    @pytest.mark.parametrize("wanted", ["one", "many"])
+    def test_a_key_near_its_end_is_followed_by_one_of_them(self, wanted: str) -> None:
+        world = World(policy=CryptoPolicy(renew_ahead=90 * DAY))
+        world.metastore.may_wait = lambda: False  # type: ignore[attr-defined]
+        factory = world.new_process()
+        factory.get_session("p").encrypt(b"x")
+        world.clock.now = START + 90 * DAY - 60
+
+        def work(number: int) -> KeyMeta:
+            return (factory.get_session("p").newest_key() if wanted == "one" else factory.current_keys(["p"])["p"]).meta
+
+        world.taken_calls()
+        assert {meta.key_id for meta in run_together(16, work)} == {IK_ID}
+        calls = world.taken_calls()
+        assert calls["wrap"] == 1
+        assert KeyMeta(IK_ID, START + 90 * DAY - 60) in world.metastore.records
