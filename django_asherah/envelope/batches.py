@@ -212,7 +212,7 @@ class BatchKeyRing(KeyRing):
         due = {key_id: latest[key_id] for key_id, key in valid.items() if self._is_due(key, now)}
         try:
             return self._create_many(due, now) if due else {}
-        except (MetastoreError, KMSError) as exc:
+        except AsherahError as exc:
             for key_id in due:
                 self._note_failed_renewal(valid[key_id], exc)
             return {}
