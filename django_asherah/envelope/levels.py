@@ -19,10 +19,8 @@ from django_asherah.exceptions import (
     InvalidRecordError,
     KeyNotFoundError,
     KMSError,
-    MetastoreError,
     PartitionMismatchError,
 )
-
 
 PATIENCE = 5.0
 """Seconds. A KMS that takes longer to say that it can't open a system key is down, and is not asked for another."""

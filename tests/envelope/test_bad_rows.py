@@ -12,7 +12,13 @@ from django_asherah.envelope.loading import RETRY_AFTER
 from django_asherah.envelope.policy import MAX_SKEW, CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import AsherahError, DecryptionError, InvalidRecordError, KMSError, PartitionMismatchError
+from django_asherah.exceptions import (
+    AsherahError,
+    DecryptionError,
+    InvalidRecordError,
+    KMSError,
+    PartitionMismatchError,
+)
 from django_asherah.metastores.key_table import KeyRow
 from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, CountingKMS, CountingMetastore, World
 
