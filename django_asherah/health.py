@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from django.core.exceptions import ImproperlyConfigured
 
 from django_asherah import engine
 from django_asherah.envelope.aead import wipe
+from django_asherah.envelope.interfaces import KeyManagementService
+from django_asherah.envelope.levels import MOST_TRIED, PATIENCE
 from django_asherah.envelope.records import EnvelopeKeyRecord
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import AsherahError, InvalidRecordError
+from django_asherah.exceptions import AsherahError, InvalidRecordError, KMSError
 from django_asherah.kms.regional import RegionalKMS, ask_regions, is_regional
 from django_asherah.metastores.key_table import ListsKeys
 
@@ -28,7 +32,7 @@ class Health:
         failing_regions: maps each region that failed to the reason.
         problems: what keeps values from being encrypted or decrypted. A failing region is none while another answers.
         warnings: what keeps nothing from working, but should not be there: rows of the system key's id that are no
-            keys. Only ``deep`` finds them.
+            keys, or that nobody can open while new writes go by one before. Only ``deep`` finds them.
     """
 
     cached_keys: int = 0
@@ -75,20 +79,52 @@ def _remember(factory: SessionFactory) -> dict[str, str]:
 
 
 def _ask(factory: SessionFactory, warnings: list[str]) -> dict[str, str]:
-    record = _newest_system_key(factory, warnings)
-    kms = factory.kms
+    records = _system_keys(factory, warnings)
+    started = time.monotonic()
+    failing, error = _try(factory.kms, records[0] if records else None)
+    if error is None:
+        return failing
+    if records and time.monotonic() - started <= PATIENCE:
+        # As the engine does it: see SystemKeys.
+        newest, *before = records
+        valid = (record for record in before if _takes_writes(factory, record))
+        for record in islice(valid, MOST_TRIED - 1):
+            failing_there, error_there = _try(factory.kms, record)
+            if error_there is None:
+                warnings.append(
+                    f"system key {factory.system_key_id} created {newest.created} can't be opened, so new writes go by "
+                    f"the one created {record.created}: {error}"
+                )
+                return failing_there
+    if not failing:
+        raise error
+    return failing
+
+
+def _takes_writes(factory: SessionFactory, record: EnvelopeKeyRecord) -> bool:
+    return not record.revoked and factory.clock() <= factory.policy.expires_at(record.created)
+
+
+def _try(kms: KeyManagementService, record: EnvelopeKeyRecord | None) -> tuple[dict[str, str], AsherahError | None]:
+    """Return which regions fail to open a system key, and an error if it is opened nowhere."""
     if is_regional(kms):
-        return _ask_regions(kms, record.key if record else None)
-    if record is not None:
-        wipe(kms.decrypt_key(record.key))
-    return {}
+        failing = _ask_regions(kms, record.key if record else None)
+        is_lost = failing.keys() >= kms.master_keys.keys()
+        return failing, KMSError("; ".join(failing.values())) if is_lost else None
+    try:
+        if record is not None:
+            wipe(kms.decrypt_key(record.key))
+    except AsherahError as exc:
+        return {}, exc
+    return {}, None
 
 
-def _newest_system_key(factory: SessionFactory, warnings: list[str]) -> EnvelopeKeyRecord | None:
-    """Return the record of the newest system key, and add to ``warnings`` what is no key among the rows of its id."""
+def _system_keys(factory: SessionFactory, warnings: list[str]) -> list[EnvelopeKeyRecord]:
+    """Return the system keys, the newest first, and add to ``warnings`` what is no key among the rows of their id."""
     key_id, metastore = factory.system_key_id, factory.metastore
     if not isinstance(metastore, ListsKeys):
-        return metastore.load_latest(key_id)
+        newest = metastore.load_latest(key_id)
+        return [] if newest is None else [newest]
     sound, unsound = list[EnvelopeKeyRecord](), list[str]()
     for row in metastore.versions(key_id):
         try:
@@ -103,7 +139,7 @@ def _newest_system_key(factory: SessionFactory, warnings: list[str]) -> Envelope
     warnings += unsound[:MOST_WARNINGS]
     if len(unsound) > MOST_WARNINGS:
         warnings.append(f"{len(unsound) - MOST_WARNINGS} more rows of key {key_id} are none either")
-    return max(sound, key=lambda record: record.created, default=None)
+    return sorted(sound, key=lambda record: record.created, reverse=True)
 
 
 def _ask_regions(kms: RegionalKMS, wrapped: bytes | None) -> dict[str, str]:

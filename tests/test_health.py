@@ -7,9 +7,11 @@ from typing import Any, NoReturn
 
 import boto3
 import pytest
+from msgspec.structs import replace
 from pytest_django import Settings as DjangoSettings
 
 from django_asherah import engine, health
+from django_asherah.envelope.records import EnvelopeKeyRecord
 from django_asherah.exceptions import KMSError, MetastoreError
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.memory import MemoryMetastore
@@ -99,6 +101,28 @@ def test_deep_opens_the_newest_system_key(settings: DjangoSettings) -> None:
     found = health.check(deep=True)
     assert len(found.problems) == 1
     assert found.problems[0].startswith("KMSError: the static master key does not open it")
+
+
+@pytest.mark.parametrize("kms", ["static", "tests.regional.PretendedAws", "tests.regional.OwnKMS"])
+def test_a_system_key_that_nobody_can_open_is_a_warning_while_writes_go_by_the_one_before(
+    settings: DjangoSettings, kms: str
+) -> None:
+    own = {} if kms == "static" else {"KMS": kms, "KMS_OPTIONS": {"arns": {"one": "arn-1", "two": "arn-2"}}}
+    settings.ASHERAH = as_asherah(METASTORE="tests.test_health.same_metastore", **own)
+    engine.get_session().encrypt(b"x")
+    (key,) = (meta for meta in METASTORE.records if meta.key_id.startswith("_SK_"))
+    METASTORE.store(key.key_id, EnvelopeKeyRecord(created=key.created + 1, key=bytes(60)))
+    engine.reset()
+
+    engine.get_session("another").encrypt(b"x")
+    found = health.check(deep=True)
+    assert (found.ok, found.failing_regions, len(found.warnings)) == (True, {}, 1)
+    assert found.warnings[0].startswith(
+        f"system key {key.key_id} created {key.created + 1} can't be opened, so new writes go by the one created "
+        f"{key.created}: "
+    )
+    METASTORE.records[key] = replace(METASTORE.records[key], revoked=True)
+    assert not health.check(deep=True).ok
 
 
 @pytest.mark.slow

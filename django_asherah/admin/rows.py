@@ -171,7 +171,7 @@ def info_of(row: EncryptionKey) -> RowInfo:
 def read_row(context: Context, row: EncryptionKey, *, is_newest: bool) -> KeyInfo | str:
     """Return the key that a row holds, or why it can't be read."""
     try:
-        return key_info(context, _key_row(row), is_newest=is_newest)
+        return key_info(context, _key_row(row), newer=() if is_newest else (True, False))
     except InvalidRecordError as exc:
         return str(exc)
 

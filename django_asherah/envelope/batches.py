@@ -220,7 +220,7 @@ class BatchKeyRing(KeyRing):
             free = {key_id: record for key_id, record in due.items() if key_id not in busy | made.keys()}
             try:
                 return made | self._create_many(free, now) if free else made
-            except (MetastoreError, KMSError) as exc:
+            except AsherahError as exc:
                 for key_id in free:
                     self._note_failed_renewal(valid[key_id], exc)
                 return made

@@ -121,7 +121,7 @@ class KeyRing(KeyLoader):
         self._notify(CacheMissed(key_id))
         try:
             record = self._newest.find(key_id, now.wall)
-            key = self._valid_latest(key_id, record, now)
+            key = self._find_valid(key_id, record, now)
             if key is None:
                 key = self._create_unless_made(key_id, record, now)
             elif self._is_due(key, now):
@@ -132,6 +132,10 @@ class KeyRing(KeyLoader):
             return self._go_on(held, now, exc)
         self.cache.make_current(key)
         return key
+
+    def _find_valid(self, key_id: str, record: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey | None:
+        """Return a key that takes new writes, where ``record`` is the newest; None if there is none."""
+        return self._valid_latest(key_id, record, now)
 
     def _valid_latest(self, key_id: str, record: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey | None:
         if record is None:
@@ -155,7 +159,7 @@ class KeyRing(KeyLoader):
             return key
         try:
             return self._made_meanwhile(key.meta.key_id, key) or self._create(key.meta.key_id, record, now)
-        except (MetastoreError, KMSError) as exc:
+        except AsherahError as exc:
             self._note_failed_renewal(key, exc)
             return key
         finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import islice
+
 from django_asherah.envelope.batches import BatchKeyRing
 from django_asherah.envelope.clocks import Moment
-from django_asherah.envelope.interfaces import KeyManagementService, RecordRefused
+from django_asherah.envelope.interfaces import KeyManagementService, KeyPassedOver, RecordRefused
 from django_asherah.envelope.keyring import Sealer
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.loading import Collaborators
@@ -16,9 +19,14 @@ from django_asherah.exceptions import (
     InvalidRecordError,
     KeyNotFoundError,
     KMSError,
-    MetastoreError,
     PartitionMismatchError,
 )
+
+PATIENCE = 5.0
+"""Seconds. A KMS that takes longer to say that it can't open a system key is down, and is not asked for another."""
+
+MOST_TRIED = 3
+"""System keys that are tried, from the newest on, before new writes fail."""
 
 
 class SystemKeys(BatchKeyRing):
@@ -39,6 +47,31 @@ class SystemKeys(BatchKeyRing):
         # One asks the KMS and all others wait, those too who may not wait for the metastore: it isn't asked meanwhile.
         with self._holding(self.cache.opening(meta.key_id), meta.key_id):
             return self._update_record(meta, record) or super()._open_once(meta, record)
+
+    def _find_valid(self, key_id: str, record: EnvelopeKeyRecord | None, now: Moment) -> CryptoKey | None:
+        """Return the newest key, or if it can't be opened one before it that takes new writes, too.
+
+        Whoever can insert one row, or has restored another project's, could stop the writes of every new partition.
+        """
+        started = self._timer()
+        try:
+            return self._valid_latest(key_id, record, now)
+        except (KMSError, DecryptionError) as exc:
+            key = None
+            if record is not None and self._timer() - started <= PATIENCE:
+                key = self._valid_before(key_id, record.created, now)
+            if key is None:
+                raise
+            self._notify(KeyPassedOver(key_id, str(exc)))
+            return key
+
+    def _valid_before(self, key_id: str, created: int, now: Moment) -> CryptoKey | None:
+        records = self._newest.find_before(key_id, created, now.wall)
+        valid = (record for record in records if now.wall <= self._valid_until(record))
+        for record in islice(valid, MOST_TRIED - 1):
+            with suppress(KMSError, DecryptionError):
+                return self._valid_latest(key_id, record, now)
+        return None
 
     def _sealer(self) -> Sealer:
         return lambda raw, created: EnvelopeKeyRecord(created=created, key=self._kms.encrypt_key(raw))
@@ -91,7 +124,7 @@ class IntermediateKeys(BatchKeyRing):
             return False
         try:
             return self._system_keys.current(self._system_key_ids[0]).meta.created > parent.created
-        except (KMSError, MetastoreError):
+        except AsherahError:
             return False  # It has told of that itself.
 
     def _may_go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.interfaces import KeyPassedOver, ListsVersions, Metastore
@@ -59,6 +60,21 @@ class NewestRecords:
         for key_id in [key_id for key_id, record in found.items() if self._find_fault(key_id, record, now)]:
             found |= _named(key_id, self._find_behind(key_id, None, now, found.pop(key_id)))
         return found
+
+    def find_before(self, key_id: str, created: int, now: float) -> Iterator[EnvelopeKeyRecord]:
+        """Yield the sound records of this id from before ``created``, the newest first.
+
+        None if the metastore can't list them.
+
+        Raises:
+            MetastoreError: the storage fails.
+        """
+        rows = self._metastore.versions(key_id) if isinstance(self._metastore, ListsVersions) else ()
+        for row in rows:
+            with suppress(InvalidRecordError):
+                record = row.record()
+                if record.created < created and not self._find_fault(key_id, record, now):
+                    yield record
 
     def holds_none(self, key_id: str) -> bool:
         """Tell whether there is no row of this id, be it sound or not.

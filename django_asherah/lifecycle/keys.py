@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -70,6 +70,8 @@ class KeyInfo:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with it, compared with the settings and with the clock."""
         found = [copy.problem for copy in self.copies if copy.problem]
+        if self.kind is KeyKind.INTERMEDIATE and self.parent is None:
+            found.append("its record names no system key, so that it opens nothing: remove the row")
         if self.is_from_future:
             found.append(
                 f"created {-self.age:.0f} seconds ahead of this host's clock: it takes no new writes. If the clock of "
@@ -97,38 +99,41 @@ class Listing:
         return self.context.table.count()
 
     def __iter__(self) -> Iterator[KeyInfo]:
-        newest = ""
+        key_id, newer = "", set[bool]()
         for row in self.context.table.scan():
             if kind_of(row.key_id) is None:
                 self.other_rows += 1
                 continue
+            if row.key_id != key_id:
+                key_id, newer = row.key_id, set()
             try:
-                key = key_info(self.context, row, is_newest=row.key_id != newest)
+                key = key_info(self.context, row, newer=newer)
             except InvalidRecordError as exc:
                 self.unreadable.add((row.key_id, str(exc)))
                 continue
             if not key.is_from_future:
-                newest = row.key_id
+                newer.add(key.ours)
             yield key
 
 
-def key_info(context: Context, row: KeyRow, *, is_newest: bool) -> KeyInfo:
+def key_info(context: Context, row: KeyRow, *, newer: Collection[bool] = ()) -> KeyInfo:
     """Return what one row of the key table is.
 
     Args:
         context: the engine.
         row: the row.
-        is_newest: whether no other key of this id was created later.
+        newer: of each key of this id that was created later, whether it is ours: another service's can have the same
+            id, and takes no place of ours.
 
     Raises:
         InvalidRecordError: the record can't be read, or is not what the row is stored under, or the row is no key.
     """
     factory, record, kind = context.factory, row.record(), kind_of(row.key_id)
-    is_current = is_newest and not context.is_from_future(record.created)
     if kind is None:
         raise InvalidRecordError(f"{printable(row.key_id)} is not the id of a key")
     partition = context.partition_of(row.key_id, record.parent_key_meta)
     ours = partition is not None or row.key_id in factory.system_key_ids
+    is_current = ours not in newer and not context.is_from_future(record.created)
     own_ids = {factory.system_key_id} | (
         {intermediate_key_id(partition, factory.system_key_id)} if partition else set()
     )
@@ -153,7 +158,8 @@ def keys_of_id(context: Context, key_id: str) -> list[KeyInfo]:
     keys: list[KeyInfo] = []
     for row in context.table.versions(key_id):
         with suppress(InvalidRecordError):
-            keys.append(key_info(context, row, is_newest=all(key.is_from_future for key in keys)))
+            newer = {key.ours for key in keys if not key.is_from_future}
+            keys.append(key_info(context, row, newer=newer))
     return keys
 
 

@@ -55,7 +55,8 @@ def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) ->
 
 def _find(context: Context, key_id: str, created: int | None) -> KeyInfo:
     known = keys_of_id(context, key_id)
-    for key in known:
+    # Another service's key can have the same id. It is not what the latest means, unless there is none of ours.
+    for key in sorted(known, key=lambda key: not key.ours):
         if created in (None, key.meta.created):
             return key
     times = ", ".join(str(key.meta.created) for key in known[:5])

@@ -41,6 +41,10 @@ _PLACES = {
 }
 """By what the rows of one id are put in order, and how that is read: drivers can't load all that a column holds."""
 
+_ID = ("id", "1 = 1")
+_IDS = {"sqlite": ("CAST(id AS blob)", "typeof(id) = 'text'")}
+"""How a key id is read whatever it is, and whether it is text: nothing else is found by a name."""
+
 _OTHER_IS_READ = (
     "another row is of the same key id and creation time, and is the one that is read; so nothing written under this "
     "one could be: remove one of the two"
@@ -99,17 +103,20 @@ class DatabaseRows:
     def _pages(self, condition: str, parameters: list[Any]) -> Iterator[Row]:
         page = self._page(condition, parameters)
         while page:
-            for key_id, text, stored, _ in page:
-                yield key_id, text, stored
-            key_id, _, _, last = page[-1]
+            for key_id, text, stored, _, is_text in page:
+                yield _shown_id(key_id, is_text=is_text), text, stored
+            key_id, _, _, last, is_text = page[-1]
             place, _ = _PLACES[connections[self.alias].vendor]
-            after = f"{condition} AND (id > %s OR (id = %s AND {place} < %s))"
+            same = "CAST(%s AS text)" if is_text and isinstance(key_id, bytes) else "%s"
+            after = f"{condition} AND (id > {same} OR (id = {same} AND {place} < %s))"
             page = self._page(after, [*parameters, key_id, key_id, last])
 
     def _page(self, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
-        place, shown = _PLACES[connections[self.alias].vendor]
+        vendor = connections[self.alias].vendor
+        place, shown = _PLACES[vendor]
+        key_id, is_text = _IDS.get(vendor, _ID)
         order = f"ORDER BY id, {place} DESC LIMIT {ROWS_PER_QUERY}"
-        return self._select(f"id, {{record}}, {{stored}}, {shown}", f"{condition} {order}", parameters)
+        return self._select(f"{key_id}, {{record}}, {{stored}}, {shown}, {is_text}", f"{condition} {order}", parameters)
 
     def _select(self, columns: str, condition: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
         with failures_translated(self.alias):
@@ -123,6 +130,16 @@ def _fetch(connection: BaseDatabaseWrapper, statement: str, parameters: list[Any
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return list(cursor.fetchall())
+
+
+def _shown_id(key_id: str | bytes, *, is_text: bool) -> str:
+    """Return a key id; for what no key has, such as a blob, a text that is no key's id either."""
+    if isinstance(key_id, str):
+        return key_id
+    try:
+        return key_id.decode() if is_text else repr(key_id)
+    except UnicodeDecodeError:
+        return repr(key_id)
 
 
 def _swap(connection: BaseDatabaseWrapper, row: KeyRow, record: EnvelopeKeyRecord) -> bool:

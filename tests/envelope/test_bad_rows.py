@@ -7,13 +7,20 @@ from msgspec.structs import replace
 
 from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.interfaces import KeyPassedOver, StaleKeyKept
+from django_asherah.envelope.levels import MOST_TRIED, PATIENCE
 from django_asherah.envelope.loading import RETRY_AFTER
-from django_asherah.envelope.policy import MAX_SKEW
+from django_asherah.envelope.policy import MAX_SKEW, CryptoPolicy
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_row
 from django_asherah.envelope.session import SessionFactory
-from django_asherah.exceptions import DecryptionError, InvalidRecordError, KMSError, PartitionMismatchError
+from django_asherah.exceptions import (
+    AsherahError,
+    DecryptionError,
+    InvalidRecordError,
+    KMSError,
+    PartitionMismatchError,
+)
 from django_asherah.metastores.key_table import KeyRow
-from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, CountingMetastore, World
+from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, CountingKMS, CountingMetastore, World
 
 SK, IK = KeyMeta(SK_ID, START), KeyMeta(IK_ID, START)
 FOUR_YEARS = 4 * 365 * DAY
@@ -107,6 +114,90 @@ class TestNewestRowThatIsNoKey:
         factory = SessionFactory("svc", "prod", bare, world.kms, clock=world.clock, timer=world.clock)
         with pytest.raises(InvalidRecordError, match="not an envelope key record"):
             used_key(factory)
+
+
+class RefusingKMS(CountingKMS):
+    """A KMS that says what it can't open in a way of its own, and may take long to say so."""
+
+    def __init__(self, world: World, refusal: type[AsherahError], seconds: float = 0.0) -> None:
+        super().__init__(world.calls)
+        self._world, self._refusal, self._seconds = world, refusal, seconds
+
+    def decrypt_key(self, wrapped: bytes) -> bytearray:
+        try:
+            return super().decrypt_key(wrapped)
+        except DecryptionError:
+            self._world.clock.now += self._seconds
+            raise self._refusal("no region opens it") from None
+
+
+class TestNewestSystemKeyThatCantBeOpened:
+    """One row that looks like a system key, and was never one here, stops no new writes."""
+
+    def plant(self, world: World, *seconds: int) -> None:
+        """Let rows that hold no system key of ours stand this long after the first."""
+        for second in seconds or (30,):
+            world.metastore.records[KeyMeta(SK_ID, START + second)] = EnvelopeKeyRecord(
+                created=START + second, key=bytes(60)
+            )
+
+    @pytest.fixture(params=[KMSError, InvalidRecordError, DecryptionError])
+    def process(self, world: World, request: pytest.FixtureRequest) -> SessionFactory:
+        world.kms = RefusingKMS(world, request.param)
+        used_key(world.new_process())
+        self.plant(world)
+        world.events.clear()
+        world.clock.now = START + 60
+        return world.new_process()
+
+    @pytest.mark.parametrize("many", [False, True])
+    def test_new_partitions_get_keys_under_the_one_before(
+        self, world: World, process: SessionFactory, many: bool
+    ) -> None:
+        key = process.current_keys(["q", "r"])["q"] if many else process.get_session("q").newest_key()
+        assert key.record.parent_key_meta == SK
+        text = process.get_session("q").encrypt(b"x")
+        assert world.new_process().get_session("q").decrypt(text) == b"x"
+        assert set(passed_over(world)) == {SK_ID}
+
+    def test_a_rotation_makes_a_newer_one(self, process: SessionFactory) -> None:
+        assert process.system_keys.rotate(SK_ID).meta == KeyMeta(SK_ID, START + 60)
+        assert process.get_session("q").newest_key().record.parent_key_meta == KeyMeta(SK_ID, START + 60)
+
+    def test_a_retired_one_before_it_takes_no_writes(self, world: World, process: SessionFactory) -> None:
+        world.metastore.revoke(SK)
+        with pytest.raises((KMSError, DecryptionError), match=f"system key {SK_ID} created {START + 30}"):
+            used_key(process, "q")
+
+    def test_several_are_passed_over_and_not_too_many_are_tried(self, world: World, process: SessionFactory) -> None:
+        self.plant(world, 31)
+        assert used_key(process, "q")
+        self.plant(world, *range(32, 40))
+        world.taken_calls()
+        with pytest.raises((KMSError, DecryptionError), match=f"system key {SK_ID} created {START + 39}"):
+            used_key(world.new_process(), "r")
+        assert world.taken_calls()["unwrap"] == MOST_TRIED
+
+    @pytest.mark.parametrize("many", [False, True])
+    def test_a_key_that_is_to_be_renewed_ahead_of_its_end_goes_on(
+        self, world: World, process: SessionFactory, many: bool
+    ) -> None:
+        self.plant(world, *range(30, 40))
+        policy = CryptoPolicy(renew_ahead=100 * DAY)
+        process = SessionFactory(
+            "svc", "prod", world.metastore, world.kms, policy, clock=world.clock, timer=world.clock, random=bytes
+        )
+        assert (process.current_keys(["p"])["p"].meta if many else used_key(process)) == IK
+
+
+def test_a_kms_that_takes_long_to_refuse_is_not_asked_for_the_system_key_before(world: World) -> None:
+    world.kms = RefusingKMS(world, KMSError, PATIENCE + 1)
+    used_key(world.new_process())
+    world.metastore.records[KeyMeta(SK_ID, START + 1)] = EnvelopeKeyRecord(created=START + 1, key=bytes(60))
+    world.taken_calls()
+    with pytest.raises(KMSError):
+        used_key(world.new_process(), "q")
+    assert world.taken_calls()["unwrap"] == 1
 
 
 class Bare:

@@ -11,6 +11,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from django_asherah import lifecycle
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import PartitionMismatchError
 from django_asherah.models import EncryptionKey
 from tests.admin.conftest import LIST
@@ -92,6 +93,23 @@ def test_status_and_admin_tell_the_others_keys(run: Run, client: Client) -> None
     assert summary["keys"] == {"intermediate current": 1, "system current": 1}
     client.force_login(User.objects.create_superuser("root"))
     assert client.get(LIST).content.decode().count("another service") == 3
+
+
+def test_the_others_newer_key_takes_no_place_of_ours(run: Run, as_app: Any, as_pay: Any) -> None:
+    """It neither makes our newest key look superseded, nor is it what the latest means."""
+    Note.objects.create(body="mine")
+    (ours,) = run("asherah_status", "--partition", "t1")["items"]
+    as_pay()
+    lifecycle.rotate()
+    (newest, *_) = (key.meta for key in lifecycle.list_keys() if key.meta.key_id == "_IK_t1_app_pay_eu")
+    as_app()
+
+    assert newest.created > ours["created"]
+    status = run("asherah_status")
+    assert status["summary"]["keys"] == {"intermediate current": 1, "system current": 1}
+    assert [item["state"] for item in run("asherah_status", "--partition", "t1")["items"]] == ["current"]
+    assert lifecycle.revoke("_IK_t1_app_pay_eu").meta == KeyMeta("_IK_t1_app_pay_eu", ours["created"])
+    assert lifecycle.revoke(newest.key_id, newest.created).meta == newest
 
 
 def test_revoking_the_others_key_names_no_partition_of_ours() -> None:

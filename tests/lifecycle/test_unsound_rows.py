@@ -159,6 +159,15 @@ def test_what_is_wrong_is_said(run: Run, made: dict[str, KeyMeta]) -> None:
     assert {problem["reason"] for problem in run("asherah_status")["problems"]} == {said}
 
 
+def test_an_intermediate_key_that_names_no_system_key_is_reported(run: Run, made: dict[str, KeyMeta]) -> None:
+    DatabaseMetastore("default").store(IK_ID, record(made[IK_ID].created - 60, 5))
+
+    for command in ("asherah_status", "asherah_verify"):
+        (problem, *_) = run(command)["problems"]
+        assert problem["at"] == f"{IK_ID} created {made[IK_ID].created - 60}"
+        assert problem["reason"] == "its record names no system key, so that it opens nothing: remove the row"
+
+
 def test_health_names_the_first_ten(made: dict[str, KeyMeta]) -> None:
     for second in range(10, 22):
         plant("default", SK_ID, f"'2027-01-01 00:00:{second}'", "{}")

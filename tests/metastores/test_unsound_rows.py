@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 
-from django_asherah.envelope.records import MAX_CREATED, EnvelopeKeyRecord, KeyMeta
+from django_asherah.envelope.partition import kind_of
+from django_asherah.envelope.records import MAX_CREATED, EnvelopeKeyRecord, KeyMeta, encode_key
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.database_rows import ROWS_PER_QUERY
 from django_asherah.metastores.key_table import KeyRow
 from django_asherah.metastores.memory import MemoryMetastore
-from tests.databases import execute, record
+from tests.databases import VENDOR, execute, record
 from tests.unsound import COLUMNS, COPIED, RECORDS, plant
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -166,3 +168,19 @@ def test_memory_keeps_to_the_contract() -> None:
         with pytest.raises(InvalidRecordError, match=r"key _IK_a_s_p \(latest\) in memory: it is stored as created"):
             look()
     assert sound(metastore.versions(ID)) == sound(metastore.scan()) == [record(TODAY)]
+
+
+@pytest.mark.skipif(VENDOR != "sqlite", reason="other databases' columns hold nothing but text")
+@pytest.mark.parametrize("key_id", ["x'5f534b5f735f70'", "x'ff'", "CAST(x'5f494b5fff' AS text)", "CAST(x'ff' AS text)"])
+def test_an_id_that_is_no_text_is_no_keys_and_ends_no_scan(
+    metastore: DatabaseMetastore, stored: Keys, key_id: str
+) -> None:
+    statement = f"INSERT INTO encryption_key (id, created, key_record) VALUES ({key_id}, %s, %s)"
+    for n in range(ROWS_PER_QUERY + 1):
+        moment = f"{datetime.fromtimestamp(TODAY - n, UTC):%Y-%m-%d %H:%M:%S}"
+        execute("default", statement, [moment, encode_key(record(TODAY - n, 5))])
+
+    rows = list(metastore.scan())
+    assert len(rows) == metastore.count() == ROWS_PER_QUERY + 1 + len(stored)
+    assert [row.record() for row in rows if kind_of(row.key_id)] == list(stored.values())
+    assert metastore.load_latest("_SK_s_p") is None
