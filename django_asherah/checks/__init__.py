@@ -20,6 +20,7 @@ asherah.E014           the static key is not 64 hex digits
 asherah.E015           ``EXPIRE_KEY_AFTER``, ``REVOKE_CHECK_INTERVAL`` or ``KEY_CACHE_SIZE`` is wrong
 asherah.E016           ``METASTORE_OPTIONS`` is not a dict, or an option in it is unknown
 asherah.E017           ``PARTITION_GUARD`` is not the dotted path of a function, or the middleware needs it
+asherah.E018           django-tenants makes a key table in each tenant's schema
 asherah.W001           ``REGIONS`` names only one region
 asherah.W002           key ids are ambiguous: a name holds ``_``, or ids of two suffixes, or of two services, can be one
 asherah.W003           ``PARTITION_GUARD`` is set, and the middleware is missing
@@ -72,6 +73,6 @@ asherah.E130           a model admin shows an encrypted file whose storage has n
 those marked (db) need a database.
 """
 
-from django_asherah.checks import admin, copies, files, guard, models, sessions, settings, table
+from django_asherah.checks import admin, copies, files, guard, models, sessions, settings, table, tenants
 
-__all__ = ["admin", "copies", "files", "guard", "models", "sessions", "settings", "table"]
+__all__ = ["admin", "copies", "files", "guard", "models", "sessions", "settings", "table", "tenants"]
