@@ -32,6 +32,7 @@ from django_asherah.checks.models import check_models
 from django_asherah.checks.sessions import check_sessions
 from django_asherah.checks.settings import check_deployment, check_settings
 from django_asherah.checks.table import check_key_table
+from django_asherah.checks.tenants import check_tenant_apps
 from django_asherah.fields import EncryptedDateField, EncryptedJSONField, EncryptedTextField
 from tests.databases import VENDOR, as_asherah, execute
 from tests.test_conf import AWS, KEY, STATIC, WEST
@@ -126,6 +127,40 @@ class TestSettings:
         [message] = check_settings(None)
 
         assert message.is_silenced()
+
+
+class TestTenants:
+    """The settings of django-tenants."""
+
+    def found(self, settings: Settings, **changes: Any) -> list[tuple[str | None, str]]:
+        settings.ASHERAH = {**STATIC, **changes.pop("ASHERAH", {})}
+        for name, value in changes.items():
+            setattr(settings, name, value)
+        return [(message.id, message.msg) for message in check_tenant_apps(None)]
+
+    def test_a_key_table_in_the_public_schema_alone_is_right(self, settings: Settings) -> None:
+        assert self.found(settings) == []
+        assert self.found(settings, SHARED_APPS=["django_asherah"], TENANT_APPS=["clinic", "django_asherah_ext"]) == []
+        types = {"public": {"APPS": ["django_asherah"]}, "large": {"APPS": ["clinic"], "URLCONF": ""}}
+        assert self.found(settings, TENANT_TYPES=types) == []
+
+    @pytest.mark.parametrize("app", ["django_asherah", "django_asherah.apps.DjangoAsherahConfig"])
+    @pytest.mark.parametrize("shared", [[], ["django_asherah"]], ids=["tenants alone", "both"])
+    def test_one_in_each_tenants_schema_is_an_error(self, settings: Settings, app: str, shared: list[str]) -> None:
+        [(id, text)] = self.found(settings, SHARED_APPS=shared, TENANT_APPS=["clinic", app])
+        assert id == "asherah.E018"
+        assert text.startswith(
+            "'django_asherah' is in TENANT_APPS, so each tenant's schema gets a key table of its own"
+        )
+
+    def test_tenants_of_several_types_are_looked_at_each(self, settings: Settings) -> None:
+        types = {"shared": {"APPS": ["django_asherah"]}, "large": {"APPS": ["django_asherah"]}, "small": {}}
+        [(id, text)] = self.found(settings, TENANT_TYPES=types, PUBLIC_SCHEMA_NAME="shared")
+        assert id == "asherah.E018"
+        assert "is in TENANT_TYPES['large']['APPS'], so" in text
+
+    def test_keys_that_are_in_no_database_are_none_of_its_business(self, settings: Settings) -> None:
+        assert self.found(settings, TENANT_APPS=["django_asherah"], ASHERAH={"METASTORE": "memory"}) == []
 
 
 class TestPartitionGuard:

@@ -24,10 +24,10 @@ def check_tenant_apps(app_configs: Sequence[AppConfig] | None, **kwargs: Any) ->
         return []
     return [
         Error(
-            f"{_APP!r} is in {name}, so each tenant's schema gets a key table of its own, which is never used and hides "
-            "the one that is from the admin.",
-            hint=f"Leave {_APP!r} in {shared} alone, so that the key table is in the public schema. Tenants have keys of "
-            "their own by their partitions. Then drop the tables 'encryption_key' of the tenants' schemas: they are empty.",
+            f"{_APP!r} is in {name}, so each tenant's schema gets a key table of its own: no key is ever stored there, "
+            "and the admin would show it in the place of the one that is used.",
+            hint=f"Leave {_APP!r} in {shared} alone, so that the key table is in the public schema; a tenant's own "
+            "keys are those of its partition. Then drop the empty tables 'encryption_key' of the tenants' schemas.",
             id="asherah.E018",
         )
         for name, shared in _find_tenant_apps()

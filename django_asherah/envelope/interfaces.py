@@ -97,7 +97,7 @@ class LendsConnections(Protocol):
     def may_wait(self) -> bool:
         """Tell whether this caller may wait for another thread that reads or stores keys.
 
-        Not if that thread may be waiting for something that this caller holds: the two would wait for ever.
+        Not if that thread may be waiting for something that this caller holds: neither would ever go on.
         """
 
 

@@ -34,6 +34,9 @@ _IDLE, _IN_TRANSACTION = 0, 2
 # wait would never end.
 _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
 
+_TRANSACTION = ("BEGIN", "ROLLBACK")
+_SAVEPOINT = ("SAVEPOINT asherah_keys", "ROLLBACK TO SAVEPOINT asherah_keys; RELEASE SAVEPOINT asherah_keys")
+
 _AS_NEW = "SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL role TO DEFAULT; SET LOCAL search_path TO DEFAULT"
 
 # What a statement of the caller's transaction sees is all committed, and all that is committed, if each statement has a
@@ -54,9 +57,11 @@ def read_committed(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     Raises:
         django.db.Error, MetastoreError: it can't be read.
     """
-    if shared.vendor == "postgresql" and not _has_none_of_a_pool(shared):
+    if _would_wait_for_a_pool(shared):
+        return privately(shared, work)
+    if shared.vendor == "postgresql":
         return _read_on_postgresql(shared, work)
-    if shared.vendor != "sqlite" and (shared.vendor == "postgresql" or in_transaction(shared)):
+    if shared.vendor != "sqlite" and in_transaction(shared):
         return privately(shared, work)
     return _despite_a_lost_connection(shared, work)
 
@@ -135,7 +140,7 @@ def as_new(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     borrowed.autocommit = True
     # Whoever has sent a BEGIN by hand is in a transaction as well, and autocommit that is off begins one with anything.
     is_idle = _status(shared) == _IDLE and cast(Any, shared.connection).autocommit
-    begin, end = ("BEGIN", "ROLLBACK") if is_idle else (_SAVEPOINT, _BACK_TO_SAVEPOINT)
+    begin, end = _TRANSACTION if is_idle else _SAVEPOINT
     try:
         _execute(borrowed, begin)
         try:
@@ -162,10 +167,6 @@ def _watched_as(shared: BaseDatabaseWrapper, borrowed: BaseDatabaseWrapper) -> I
         yield
     finally:
         vars(borrowed).update(own)
-
-
-_SAVEPOINT = "SAVEPOINT asherah_keys"
-_BACK_TO_SAVEPOINT = "ROLLBACK TO SAVEPOINT asherah_keys; RELEASE SAVEPOINT asherah_keys"
 
 
 def in_transaction(connection: BaseDatabaseWrapper) -> bool:
@@ -209,8 +210,8 @@ def _was_lost(connection: BaseDatabaseWrapper) -> bool:
     return connection.connection is None
 
 
-def _has_none_of_a_pool(shared: BaseDatabaseWrapper) -> bool:
-    """Tell whether the caller would have to wait for a connection of Django's pool, which those may hold who wait."""
+def _would_wait_for_a_pool(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether the caller has none of the connections of Django's pool: those who hold them may wait for it."""
     return shared.connection is None and bool(shared.settings_dict["OPTIONS"].get("pool"))
 
 
