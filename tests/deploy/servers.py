@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.test_servers import ask_many, wait_for
+from tests.moto_servers import free_port
+
 DEPLOYING = Path(__file__).resolve().parents[2] / "docs" / "deploying"
 
 
@@ -35,6 +38,14 @@ def running(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Pope
             _end(server)
             said.seek(0)
             print(said.read().decode(errors="replace"))
+
+
+def serve(file: str, env: dict[str, str], page: str = "note") -> set[int]:
+    """Start the server, ask it from eight clients at once; return the processes that answered."""
+    port = free_port()
+    with running(command_of(file), env | {"PORT": str(port)}) as server:
+        wait_for(port, server)
+        return {answer["pid"] for answer in ask_many(port, f"{page}?")}
 
 
 def finding_the_project(env: dict[str, str]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Where WSGI servers find the application."""
 
-from tests.faults.site import wsgi as application
+import django
+from django.core.wsgi import get_wsgi_application
 
-__all__ = ["application"]
+django.setup()
+application = get_wsgi_application()
