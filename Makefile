@@ -55,7 +55,8 @@ docs: .venv/.installed
 check: lint types layers docs
 
 lock: .venv/.installed
-	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --quiet \
+	$(UV) pip compile pyproject.toml --group dev --constraint requirements/newest.txt --universal --python-version 3.11 \
+	  --upgrade --quiet \
 	  --no-emit-index-url --generate-hashes --no-header --no-annotate --output-file requirements/dev.txt
 	$(UV) pip compile pyproject.toml --group fuzz --universal --python-version 3.11 --constraint requirements/dev.txt \
 	  --quiet --no-emit-index-url --generate-hashes --no-header --no-annotate --output-file requirements/fuzz.txt

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import Any
 
 import boto3
 from botocore.config import Config
+from django.core.exceptions import ImproperlyConfigured
 
 from django_asherah.envelope.forksafe import ForkSafe, ForkSafeLock
 
@@ -57,9 +60,28 @@ class BotoClient(ForkSafe):
         return self._client
 
     def _make(self) -> Any:
+        _require_early_patching()
         session: Any = self._session() if callable(self._session) else self._session or boto3.Session()
         return session.client(
             self._service, region_name=self._region, endpoint_url=self._endpoint_url, config=self._config
+        )
+
+
+def _require_early_patching() -> None:
+    """Refuse to make a client if gevent has replaced ``ssl`` after botocore had imported it.
+
+    Every call would recurse into itself, and end in a ``RecursionError``.
+
+    Raises:
+        ImproperlyConfigured: it has.
+    """
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("ssl"):
+        return
+    if import_module("botocore.httpsession").SSLContext is monkey.get_original("ssl", "SSLContext"):
+        raise ImproperlyConfigured(
+            "gevent's monkey.patch_all() was called after boto3 was imported: call it before every other import, with "
+            "gunicorn at the top of its configuration file"
         )
 
 

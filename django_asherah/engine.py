@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from django.core.signals import setting_changed
+from django.core.signals import request_started, setting_changed
 from django.db.models.signals import post_migrate
 
 from django_asherah import audit, signals
 from django_asherah.conf import Settings, get_settings
 from django_asherah.coredumps import disable_core_dumps
+from django_asherah.envelope.clocks import Clocks, Standstill
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.forksafe import ForkSafeLock
 from django_asherah.envelope.interfaces import (
@@ -49,12 +50,14 @@ class _Running:
         partition: the one of ``ASHERAH["PARTITION"]``.
         sessions: the factory's own: to look there first costs less than to call it.
         keys_alias: the database that holds the key table, if one does.
+        standstill: notices that the timer, by which keys are checked, has stood still.
     """
 
     factory: SessionFactory
     partition: str
     sessions: dict[str, Session]
     keys_alias: str | None
+    standstill: Standstill
 
 
 _running: _Running | None = None
@@ -195,7 +198,8 @@ def _start() -> _Running:
                 disable_core_dumps()
             factory = _make_factory(settings)
             keys_database = _find_keys_database(settings, factory.metastore)
-            _running = _Running(factory, settings.partition, factory.sessions, keys_database)
+            standstill = Standstill(Clocks(_clock, time.monotonic))
+            _running = _Running(factory, settings.partition, factory.sessions, keys_database, standstill)
             keys_alias = _running.keys_alias
         return _running
 
@@ -268,5 +272,11 @@ def _reset_on_post_migrate(**kwargs: Any) -> None:
     reset()
 
 
+def _check_keys_after_standstill(**kwargs: Any) -> None:
+    if _running is not None and _running.standstill.has_ended():
+        _running.factory.require_checks()
+
+
+request_started.connect(_check_keys_after_standstill, dispatch_uid="django_asherah.engine")
 setting_changed.connect(_reset_on_setting_changed, dispatch_uid="django_asherah.engine")
 post_migrate.connect(_reset_on_post_migrate, dispatch_uid="django_asherah.engine")

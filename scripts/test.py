@@ -26,6 +26,12 @@ SERVERS = {
     "MariaDB": os.environ.get("TEST_MARIADB_URL", f"mysql://root@127.0.0.1:3306/{NAME}"),
 }
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672//")
+PROGRAMS = {
+    "chromium": "in a browser",
+    "mariadbd": "with a MariaDB server of their own",
+    "pgbouncer": "behind PgBouncer",
+    "apache2": "in Apache with mod_wsgi",
+}
 LEAST_COVERAGE = 98
 
 DYNAMODB = "metastores/test_dynamodb.py"
@@ -160,10 +166,9 @@ def _report(missing: dict[str, str], failed: list[str], *, partial: bool) -> int
     poor = _run(["coverage", "report", "--skip-covered", f"--fail-under={least}"])
     for name, reason in missing.items():
         print(f"NOT RUN HERE: the tests on {name} ({reason})")
-    if not shutil.which("chromium"):
-        print("NOT RUN HERE: the tests in a browser (there is no chromium)")
-    if not shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"):
-        print("NOT RUN HERE: the tests with a MariaDB server of their own (there is no mariadbd)")
+    for program, tests in PROGRAMS.items():
+        if not shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"):
+            print(f"NOT RUN HERE: the tests {tests} (there is no {program})")
     for name in failed:
         print(f"FAILED: the tests on {name}")
     in_ci = bool(os.environ.get("CI"))

@@ -313,6 +313,17 @@ def test_every_command_and_each_of_its_options_are_documented() -> None:
 
 
 VALUES = DOCS / "explanation" / "values.md"
+
+
+def test_every_configuration_of_a_deployment_is_shown_and_run() -> None:
+    files = {file.name for file in (DOCS / "deploying").iterdir() if file.is_file()}
+    page = (DOCS / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "deploy").glob("*.py"))
+    assert len(files) >= 18
+    assert {file for file in files if f"{{literalinclude}} ../deploying/{file}\n" not in page} == set()
+    assert {file for file in files if f'{file}"' not in tests} == set()
+
+
 MAPS = [ROOT / "CONTRIBUTING.md", DOCS / "explanation" / "map.md", VALUES]
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import setting_changed
+from django.core.signals import request_started, setting_changed
 from django.dispatch import Signal
 from pytest_django import Settings as DjangoSettings
 
@@ -257,6 +257,27 @@ _lasting = MemoryMetastore()
 
 def lasting_metastore(settings: Settings) -> MemoryMetastore:
     return _lasting
+
+
+@pytest.mark.parametrize(
+    ("jumps", "trusted"),
+    [([61.0], False), ([59.0], True), ([30.0] * 3, False), ([-3600.0, 61.0], False), ([-3600.0, 59.0], True)],
+    ids=str,
+)
+def test_a_request_after_a_standstill_looks_at_the_keys_again(jumps: list[float], trusted: bool) -> None:
+    """A process that stood still has a wall clock that went on, and a timer that didn't."""
+    ahead = 0.0
+    engine.use_clock(lambda: time.time() + ahead)
+    try:
+        engine.get_session().encrypt(b"x")
+        opened = list(engine.get_factory().intermediate_keys.cache.opened.values())
+        opened += engine.get_factory().system_keys.cache.opened.values()
+        for jump in jumps:
+            ahead += jump
+            request_started.send(sender=None)
+        assert [key.is_trusted(time.monotonic()) for key in opened] == [trusted, trusted]
+    finally:
+        engine.use_clock(time.time)
 
 
 def test_keys_are_made_by_the_clock_that_is_to_be_used() -> None:

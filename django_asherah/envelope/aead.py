@@ -9,11 +9,20 @@ import os
 from struct import Struct
 from typing import Final, NoReturn
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from django_asherah.envelope.interfaces import Random
 from django_asherah.exceptions import DecryptionError
+
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ImportError as exc:
+    if "subinterpreters" not in str(exc):
+        raise
+    raise ImportError(
+        "the package cryptography works in one interpreter of a process, and this is another: give each application a "
+        "process of its own, and in it the main interpreter (mod_wsgi: WSGIDaemonProcess and WSGIApplicationGroup "
+        "%{GLOBAL}; uWSGI: single-interpreter)"
+    ) from exc
 
 KEY_LENGTH: Final = 32
 NONCE_LENGTH: Final = 12

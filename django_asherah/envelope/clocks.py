@@ -34,6 +34,35 @@ class Clocks:
         return Moment(self.wall(), self.timer())
 
 
+LONGEST_PAUSE = 60.0
+"""Seconds for which a process may stand still without its keys being looked at again."""
+
+
+class Standstill:
+    """Notices that a process stood still: the wall clock went on, and the timer did not.
+
+    So do a frozen AWS Lambda environment, a snapshot from which one is restored, and a suspended machine. By the timer
+    alone, a key would be trusted for all that time, and after it for the rest of its hour.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self._apart = self._measure()
+
+    def has_ended(self) -> bool:
+        """Tell whether the process has stood still for more than a minute in all since this was last true."""
+        apart = self._measure()
+        if apart - self._apart > LONGEST_PAUSE:
+            self._apart = apart
+            return True
+        self._apart = min(self._apart, apart)  # Somebody may set the wall clock back.
+        return False
+
+    def _measure(self) -> float:
+        now = self._clocks.now()
+        return now.wall - now.timer
+
+
 def require_representable(wall: float) -> int:
     """Return a moment in whole Unix seconds, as records hold it.
 

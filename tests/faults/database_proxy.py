@@ -1,4 +1,4 @@
-"""A database server as the network shows it: a TCP proxy in front of the real one, that can be told to break."""
+"""A server as the network shows it: a TCP proxy in front of the real one, that can be told to break."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from contextlib import contextmanager, suppress
 from django.db import connections
 
 
-class DatabaseProxy:
-    """Stands between Django and the database server, and can be told to break."""
+class TCPProxy:
+    """Stands between a client and its server, and can be told to break."""
 
-    def __init__(self) -> None:
-        at = connections["default"].settings_dict
-        self._server = (at["HOST"], int(at["PORT"]))
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
         self._streams: list[socket.socket] = []
         self._flowing = threading.Event()
         self._flowing.set()
@@ -88,6 +87,14 @@ class DatabaseProxy:
             pass  # The other pump has closed it.
         _close(source)
         _close(target)
+
+
+class DatabaseProxy(TCPProxy):
+    """Stands between Django and the database server."""
+
+    def __init__(self) -> None:
+        at = connections["default"].settings_dict
+        super().__init__(at["HOST"], int(at["PORT"]))
 
 
 def _close(stream: socket.socket) -> None:

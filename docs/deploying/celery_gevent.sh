@@ -1,0 +1,1 @@
+exec celery --app clinic worker --pool gevent --concurrency 50

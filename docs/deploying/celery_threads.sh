@@ -1,0 +1,1 @@
+exec celery --app clinic worker --pool threads --concurrency 8

@@ -1,0 +1,3 @@
+# gunicorn --config gunicorn_gthread.py clinic.wsgi
+workers = 2
+threads = 8

@@ -1,0 +1,2 @@
+# gunicorn --config gunicorn_sync.py clinic.wsgi
+workers = 2

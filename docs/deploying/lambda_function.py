@@ -1,0 +1,4 @@
+from clinic.asgi import application
+from mangum import Mangum
+
+handler = Mangum(application, lifespan="off")

@@ -1,0 +1,1 @@
+exec uvicorn clinic.asgi:application --port "$PORT" --workers 2 --lifespan off
