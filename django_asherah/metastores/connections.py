@@ -142,14 +142,14 @@ def as_new(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     is_idle = _status(shared) == _IDLE and cast(Any, shared.connection).autocommit
     begin, end = _TRANSACTION if is_idle else _SAVEPOINT
     try:
-        _execute(borrowed, begin)
+        _send(shared, begin)
         try:
             _make_new(borrowed)
             with _watched_as(shared, borrowed) if is_idle else nullcontext():
                 yield borrowed
         finally:
             with suppress(DatabaseFailure):
-                _execute(borrowed, end)
+                _send(shared, end)
     except (OperationalError, InterfaceError):
         shared.errors_occurred = True  # Then Django looks whether the connection is usable.
         raise
@@ -241,6 +241,12 @@ def _begin(private: BaseDatabaseWrapper) -> None:
     private.set_autocommit(False)
     _execute(private, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
     _execute(private, _LOCK_TIMEOUT)
+
+
+def _send(connection: BaseDatabaseWrapper, statement: str) -> None:
+    """Send a statement by the driver alone: a backend's own cursors may set a ``search_path`` of their own."""
+    with connection.wrap_database_errors, cast(Any, connection.connection).cursor() as cursor:
+        cursor.execute(statement)
 
 
 def _execute(connection: BaseDatabaseWrapper, statement: str) -> None:

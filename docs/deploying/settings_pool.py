@@ -7,6 +7,6 @@ DATABASES = {
         "PORT": os.environ["DATABASE_PORT"],
         "NAME": os.environ["DATABASE_NAME"],
         "USER": os.environ["DATABASE_USER"],
-        "OPTIONS": {"pool": {"min_size": 2, "max_size": 8}},  # As many as the process has threads.
+        "OPTIONS": {"pool": {"min_size": 2, "max_size": 4}},  # Half as many as the process has threads.
     }
 }

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from django.db import connections
 
 from tests.databases import ROOT, execute
-from tests.deploy.servers import DEPLOYING, command_of, running, serve
+from tests.deploy.servers import command_of, running, serve
 from tests.faults.proxy import Proxies
 from tests.faults.test_servers import WEST, wait_for
 from tests.moto_servers import free_port
-
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+from tests.pgbouncer import pgbouncer
 
 
 @pytest.fixture
@@ -33,28 +29,11 @@ def env(env: dict[str, str]) -> dict[str, str]:
     return env | {"PGPASSWORD": at["PASSWORD"], "REPLICA_HOST": at["HOST"]}
 
 
-@contextmanager
-def pgbouncer(directory: Path) -> Iterator[str]:
-    """Run PgBouncer as the page configures it, on a port of its own and for the database under test; yield the port."""
-    if PGBOUNCER is None:
-        reason = "there is no pgbouncer on this machine (Debian's package has that name)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    at, port = connections["default"].settings_dict, free_port()
-    database = f"host={at['HOST']} port={at['PORT']} dbname={at['NAME']} user={at['USER']}"
-    database += f" password='{at['PASSWORD']}'" if at["PASSWORD"] else ""
-    config = directory / "pgbouncer.ini"
-    shown = (DEPLOYING / "pgbouncer.ini").read_text()
-    config.write_text(
-        f"{shown}\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n[databases]\nclinic = {database}\n"
-    )
-    unprivileged = ["-u", "postgres"] if os.geteuid() == 0 else []
-    with running([PGBOUNCER, *unprivileged, str(config)], dict(os.environ)) as server:
-        wait_for(port, server)
-        yield str(port)
-
-
-def test_pgbouncer_in_transaction_mode(env: dict[str, str], proxies: Proxies, tmp_path: Path) -> None:
-    with pgbouncer(tmp_path) as port:
+@pytest.mark.parametrize("size", [1, 2])
+def test_pgbouncer_in_transaction_mode_with_fewer_connections_than_there_are_threads(
+    env: dict[str, str], proxies: Proxies, tmp_path: Path, size: int
+) -> None:
+    with pgbouncer(tmp_path, size) as port:
         workers = serve(
             "gunicorn_gthread.py", env | {"DEPLOY_SETTINGS": "settings_pgbouncer.py", "PGBOUNCER_PORT": port}
         )

@@ -40,8 +40,8 @@ def pooler(request: pytest.FixtureRequest) -> str:
 def pooled(pooler: str, size: int, tmp_path: Path, make_alias: Callable[..., str]) -> Iterator[str]:
     """An alias of the database under test behind a pooler of so many connections."""
     if pooler == "PgBouncer":
-        with pgbouncer(tmp_path, size) as changes:
-            yield make_alias("pooled", **changes)
+        with pgbouncer(tmp_path, size) as port:
+            yield make_alias("pooled", HOST="127.0.0.1", PORT=port, NAME="clinic", DISABLE_SERVER_SIDE_CURSORS=True)
             connections["pooled"].close()
         return
     pool = {"min_size": 1, "max_size": size, "timeout": 20}
