@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from django_asherah import audit, signals
 from django_asherah.conf import Settings, get_settings
 from django_asherah.coredumps import disable_core_dumps
 from django_asherah.envelope.events import EventQueue
-from django_asherah.envelope.forksafe import ForkSafeLock
+from django_asherah.envelope.forksafe import PerProcess
 from django_asherah.envelope.interfaces import (
     CacheMissed,
     Clock,
@@ -66,7 +67,7 @@ _own: ContextVar[_Running | None] = ContextVar("django_asherah.engine.own", defa
 
 _session_type: type[Session] = Session
 _clock: Clock = time.time
-_start_lock = ForkSafeLock()
+_start_lock = PerProcess(threading.Lock)
 
 
 def get_session(partition: str | None = None) -> Session:
@@ -141,7 +142,7 @@ def get_keys_database() -> str | None:
 def reset() -> None:
     """Drop the factory and every opened key; the next use reads the settings and the keys again."""
     global _running, keys_alias
-    with _start_lock:
+    with _start_lock.get():
         keys_alias = None
         stopped, _running = _running, None
     if stopped is not None:
@@ -188,7 +189,7 @@ def require_committed_key(key: CryptoKey, alias: str) -> None:
 
 def _start() -> _Running:
     global _running, keys_alias
-    with _start_lock:
+    with _start_lock.get():
         if _running is None:
             settings = get_settings()
             if settings.disable_core_dumps:

@@ -17,6 +17,7 @@ from django.http import HttpRequest, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from django_asherah import engine  # noqa: E402
+from django_asherah.envelope.session import SessionFactory  # noqa: E402
 from tests.testapp.models import Note  # noqa: E402
 
 
@@ -42,7 +43,17 @@ async def async_note(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"pid": os.getpid(), "pk": written.pk, "text": read.body})
 
 
-urlpatterns = [path("note", note), path("async-note", async_note)]
+def new_keys(request: HttpRequest) -> JsonResponse:
+    """Make a system key, for a service of this name, and seal and open the text under it with nothing in hand."""
+    made, read = (
+        SessionFactory(request.GET["service"], "tests", running.metastore, running.kms)
+        for running in [engine.get_factory()] * 2
+    )
+    record = made.get_session("default").encrypt(request.GET["text"].encode())
+    return JsonResponse({"pid": os.getpid(), "text": read.get_session("default").decrypt(record).decode()})
+
+
+urlpatterns = [path("note", note), path("async-note", async_note), path("new-keys", new_keys)]
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
 
