@@ -27,6 +27,7 @@ from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.memory import MemoryMetastore
 from tests.databases import as_asherah, run_django, url_of
+from tests.forking import FORKS
 
 IK = "_IK_default_suite_tests"
 SK = "_SK_suite_tests"
@@ -371,16 +372,17 @@ class BusyMetastore(MemoryMetastore):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fork", ["os.fork", "ctypes.PyDLL(None).fork"], ids=FORKS)
 class TestFork:
-    def test_a_child_uses_the_keys_that_its_parent_has_opened(self) -> None:
+    def test_a_child_uses_the_keys_that_its_parent_has_opened(self, fork: str) -> None:
         code = """
-import os
+import ctypes, os
 from django.conf import settings
 from django_asherah import engine
 settings.ASHERAH["METASTORE"] = "memory"
 record = engine.get_session().encrypt(b"from the parent")
 engine.get_factory().metastore.records.clear()
-child = os.fork()
+child = FORK()
 if not child:
     assert engine.get_session().decrypt(record) == b"from the parent"
     assert engine.get_session().decrypt(engine.get_session().encrypt(b"own")) == b"own"
@@ -388,11 +390,11 @@ if not child:
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-        assert run_django(code, "sqlite://:memory:") == "7"
+        assert run_django(code.replace("FORK", fork), "sqlite://:memory:") == "7"
 
-    def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(self) -> None:
+    def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(self, fork: str) -> None:
         code = """
-import os, signal, threading, warnings
+import ctypes, os, signal, threading, warnings
 from django.conf import settings
 from django_asherah import engine
 settings.ASHERAH["METASTORE"] = "tests.test_engine.BusyMetastore"
@@ -400,7 +402,7 @@ engine.get_session().encrypt(b"opens the system key")
 threading.Thread(target=engine.get_session("slow").encrypt, args=[b"x"], daemon=True).start()
 assert engine.get_factory().metastore.reached.wait(30)
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of exactly this.
-child = os.fork()
+child = FORK()
 if not child:
     signal.alarm(30)
     session = engine.get_session("slow")
@@ -409,11 +411,11 @@ if not child:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 os._exit(0)
 """
-        assert run_django(code, "sqlite://:memory:") == "7"
+        assert run_django(code.replace("FORK", fork), "sqlite://:memory:") == "7"
 
-    def test_parent_and_children_share_the_database(self, shared_alias: str) -> None:
+    def test_parent_and_children_share_the_database(self, fork: str, shared_alias: str) -> None:
         code = """
-import os
+import ctypes, os
 from django.db import connections
 from django_asherah import engine
 from tests.testapp.models import Note
@@ -421,7 +423,7 @@ before = Note.objects.create(body="from the parent").pk
 connections.close_all()  # As every prefork server must, whatever it runs.
 children = []
 for number in range(3):
-    child = os.fork()
+    child = FORK()
     if not child:
         assert Note.objects.get(pk=before).body == "from the parent"
         Note.objects.create(body=f"from child {number}")
@@ -432,6 +434,6 @@ for number in range(3):
 engine.reset()
 print(sorted(note.body for note in Note.objects.all()))
 """
-        assert run_django(code, url_of(shared_alias)) == (
+        assert run_django(code.replace("FORK", fork), url_of(shared_alias)) == (
             "['from child 0', 'from child 1', 'from child 2', 'from the parent']"
         )
