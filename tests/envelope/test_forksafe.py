@@ -213,9 +213,7 @@ def of_health(kms: MultiRegionKMS) -> tuple[Any, Callable[[], Any]]:
 
 
 def of_boto() -> tuple[Any, Callable[[], Any]]:
-    client = BotoClient(
-        "kms", session=Session, region="eu-west-1", connect_timeout=1, read_timeout=1, max_attempts=1
-    )
+    client = BotoClient("kms", session=Session, region="eu-west-1", connect_timeout=1, read_timeout=1, max_attempts=1)
     return botoclient._making.get(), client.get
 
 
