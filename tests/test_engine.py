@@ -26,7 +26,7 @@ from django_asherah.exceptions import EncryptionError, KeyNotFoundError, KMSErro
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.memory import MemoryMetastore
-from tests.databases import as_asherah, run_django, url_of
+from tests.databases import VENDOR, as_asherah, run_django, url_of
 from tests.forking import FORKS
 
 IK = "_IK_default_suite_tests"
@@ -412,6 +412,59 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 os._exit(0)
 """
         assert run_django(code.replace("FORK", fork), "sqlite://:memory:") == "7"
+
+    @pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite has no server, and no sessions")
+    @pytest.mark.parametrize("begin", ["request_started.send(None)", "engine.get_session('new').encrypt(b'x')"])
+    def test_a_child_begins_with_a_database_session_of_its_own(self, fork: str, begin: str, shared_alias: str) -> None:
+        code = """
+import ctypes, os, sys
+from django.core.signals import request_started
+from django.db import connection
+from django_asherah import engine
+
+connection.settings_dict["CONN_MAX_AGE"] = None
+def session():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()" if connection.vendor == "postgresql" else "SELECT CONNECTION_ID()")
+        return cursor.fetchone()[0]
+
+engine.get_session().encrypt(b"opens a connection")
+ours = session()
+child = FORK()
+if not child:
+    BEGIN
+    sys.exit(7 if session() != ours else 1)  # As Python ends, it drops what it has inherited.
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), session() == ours)
+"""
+        program = code.replace("FORK", fork).replace("BEGIN", begin)
+        assert run_django(program, url_of(shared_alias)) == "7 True"
+
+    @pytest.mark.skipif(VENDOR != "postgresql", reason="Django pools connections to PostgreSQL alone")
+    def test_a_child_begins_with_a_pool_of_its_own(self, fork: str, shared_alias: str) -> None:
+        code = """
+import ctypes, os
+from django.core.signals import request_finished, request_started
+from django.db import connection
+from django_asherah import engine
+from tests.testapp.models import Note
+
+connection.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2, "timeout": 20}
+def serve_many():
+    for _ in range(5):
+        request_started.send(None)
+        Note.objects.create(body="x")
+        request_finished.send(None)
+
+engine.get_session().encrypt(b"opens a connection")
+child = FORK()
+if not child:
+    serve_many()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+serve_many()
+connection.close_pool()
+"""
+        assert run_django(code.replace("FORK", fork), url_of(shared_alias)) == "7"
 
     def test_parent_and_children_share_the_database(self, fork: str, shared_alias: str) -> None:
         code = """

@@ -19,6 +19,7 @@ from django_asherah.envelope.parts import parts_of
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key
 from django_asherah.exceptions import InvalidRecordError
 from django_asherah.metastores.database_rows import DatabaseRows
+from django_asherah.metastores.inherited import own_connection
 from django_asherah.metastores.inserts import insert_free, is_row_id_taken, pass_row_ids
 from django_asherah.metastores.selects import select_latest, select_latest_of_many, select_many, select_one
 from django_asherah.metastores.shifts import Row
@@ -85,7 +86,7 @@ class DatabaseMetastore(DatabaseRows):
         ordered = [(meta, records[meta]) for meta in sorted(records, key=_name)]
         parts = [dict(part) for part in parts_of(ordered, KEYS_PER_INSERT)]
         with failures_translated(self.alias):
-            shared = connections[self.alias]
+            shared = own_connection(self.alias)
             if shared.vendor == "sqlite":
                 return self._store_in_callers_transaction(shared, parts)
             try:
@@ -136,7 +137,7 @@ class DatabaseMetastore(DatabaseRows):
 
     def _read(self, work: Work[T]) -> T:
         with failures_translated(self.alias):
-            shared = connections[self.alias]
+            shared = own_connection(self.alias)
             if shared.vendor != "sqlite" and _in_transaction(shared):
                 with private_connection(shared) as private:
                     return work(private)

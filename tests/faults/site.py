@@ -34,6 +34,14 @@ def note(request: HttpRequest) -> JsonResponse:
     return JsonResponse(write_and_read(request.GET["text"], cold="cold" in request.GET))
 
 
+def database_session(request: HttpRequest) -> JsonResponse:
+    """Write and read, and answer with the database server's number of the session of this worker, too."""
+    answer = write_and_read(request.GET["text"], cold=False)
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()" if cursor.db.vendor == "postgresql" else "SELECT CONNECTION_ID()")
+        return JsonResponse({**answer, "session": cursor.fetchone()[0]})
+
+
 async def async_note(request: HttpRequest) -> JsonResponse:
     """Do the same through Django's async interface."""
     written = await Note.objects.acreate(body=request.GET["text"])
@@ -53,7 +61,12 @@ def new_keys(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"pid": os.getpid(), "text": read.get_session("default").decrypt(record).decode()})
 
 
-urlpatterns = [path("note", note), path("async-note", async_note), path("new-keys", new_keys)]
+urlpatterns = [
+    path("note", note),
+    path("async-note", async_note),
+    path("new-keys", new_keys),
+    path("database-session", database_session),
+]
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
 
@@ -75,7 +88,8 @@ def note_task(text: str, *, cold: bool) -> dict[str, Any]:
 def open_keys() -> None:
     """Have the keys in hand, and no connection that a forked worker would share."""
     engine.get_session().decrypt(engine.get_session().encrypt(b"before the fork"))
-    connections.close_all()
+    if os.environ.get("FAULTS_PRELOAD") != "leaving connections open":
+        connections.close_all()
 
 
 if os.environ.get("FAULTS_PRELOAD"):

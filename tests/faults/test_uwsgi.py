@@ -11,15 +11,17 @@ import pytest
 
 from django_asherah.kms.aws import AwsKMS
 from django_asherah.metastores.dynamodb import DynamoDBMetastore
+from tests.databases import VENDOR
 from tests.faults.processes import environment, on_aws
 from tests.faults.proxy import Proxies
 from tests.faults.test_servers import ask, running, wait_for
 from tests.moto_servers import ACCESS, MotoRegion, dynamodb_table, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 WORKERS = 4
 REQUESTS = 48
+LEFT_OPEN = "leaving connections open"
 
 
 @pytest.fixture
@@ -72,3 +74,18 @@ def test_workers_share_no_connection_to_kms_or_dynamodb(
         (row,) = table.versions(f"_SK_service-{number}_tests")
         wrapped = row.record().key
         assert kms.decrypt_key_in(west.region, wrapped) == kms.decrypt_key_in(east.region, wrapped)
+
+
+@pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite has no server, and no sessions")
+def test_workers_share_no_database_connection_that_opened_the_keys(proxies: Proxies) -> None:
+    port, env = free_port(), environment("default", on_aws(proxies), FAULTS_PRELOAD=LEFT_OPEN)
+    env["DATABASE_URL"] += "?conn_max_age=600"  # With 0, Django itself would close what a worker has inherited.
+    with running(*uwsgi(port), env=env) as server:
+        wait_for(port, server)
+        with ThreadPoolExecutor(2 * WORKERS) as pool:
+            numbers = range(REQUESTS)
+            answers = list(pool.map(lambda number: ask(port, f"database-session?text=text-{number}"), numbers))
+
+    assert [answer["text"] for answer in answers] == [f"text-{number}" for number in numbers]
+    sessions = {(answer["pid"], answer["session"]) for answer in answers}
+    assert len(sessions) == len({pid for pid, _ in sessions}) == len({session for _, session in sessions}) == WORKERS
