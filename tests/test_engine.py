@@ -446,25 +446,26 @@ import ctypes, os
 from django.core.signals import request_finished, request_started
 from django.db import connection
 from django_asherah import engine
-from tests.testapp.models import Note
 
-connection.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 2, "timeout": 20}
-def serve_many():
-    for _ in range(5):
-        request_started.send(None)
-        Note.objects.create(body="x")
-        request_finished.send(None)
+connection.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 1, "timeout": 20}
+def session_of_a_request():
+    request_started.send(None)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (session,) = cursor.fetchone()
+    request_finished.send(None)
+    return session
 
 engine.get_session().encrypt(b"opens a connection")
+ours = session_of_a_request()
 child = FORK()
 if not child:
-    serve_many()
-    os._exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-serve_many()
+    theirs = [session_of_a_request() for _ in range(3)]
+    os._exit(7 if ours not in theirs else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), session_of_a_request() == ours)
 connection.close_pool()
 """
-        assert run_django(code.replace("FORK", fork), url_of(shared_alias)) == "7"
+        assert run_django(code.replace("FORK", fork), url_of(shared_alias)) == "7 True"
 
     def test_parent_and_children_share_the_database(self, fork: str, shared_alias: str) -> None:
         code = """
