@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -10,17 +11,18 @@ import boto3
 from botocore.config import Config
 from django.core.exceptions import ImproperlyConfigured
 
-from django_asherah.envelope.forksafe import ForkSafe, ForkSafeLock
+from django_asherah.envelope.forksafe import PerProcess
 
 
-class BotoClient(ForkSafe):
+class BotoClient:
     """One boto3 client. Thread-safe; a forked child makes one of its own.
 
     Credentials come from boto3's own chain, or from the session given, and from nowhere else.
 
     Args:
         service: its name, as boto3 has it.
-        session: a ``boto3.Session``, or a function without arguments that returns one; a new one if None.
+        session: a function without arguments that returns a ``boto3.Session``, which every process calls for itself; or
+            a session, which forked processes share, with whatever renews its credentials; a new one if None.
         region: the AWS region; what boto3 finds if None.
         endpoint_url: a URL to use instead of AWS's own.
         connect_timeout, read_timeout: seconds.
@@ -47,17 +49,16 @@ class BotoClient(ForkSafe):
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": max_attempts},
         )
-        super().__init__()
-
-    def _make_anew(self) -> None:
-        self._client: Any = None
+        self._made: PerProcess[list[Any]] = PerProcess(list)
 
     def get(self) -> Any:
         """Return the client."""
-        if self._client is None:
-            with _making:
-                self._client = self._client or self._make()
-        return self._client
+        made = self._made.get()
+        if not made:
+            with _making.get():
+                if not made:
+                    made.append(self._make())
+        return made[0]
 
     def _make(self) -> Any:
         _require_early_patching()
@@ -85,5 +86,5 @@ def _require_early_patching() -> None:
         )
 
 
-_making = ForkSafeLock()
+_making = PerProcess(threading.Lock)
 """Held while a client is made: clients may share a session, and sessions are not thread-safe."""

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from django_asherah.envelope.forksafe import ForkSafe
+from django_asherah.envelope.forksafe import PerProcess
 
 T = TypeVar("T")
 
@@ -24,7 +25,15 @@ class DeadlineError(TimeoutError):
     """A call did not end in time, or was not made because others still go on behind their deadlines."""
 
 
-class Deadlines(ForkSafe):
+@dataclass(slots=True)
+class _Left:
+    """The threads that one process has left behind."""
+
+    threads: list[threading.Thread] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Deadlines:
     """Makes calls to one service, each with a deadline. Thread-safe; a forked child has left no call behind.
 
     Nobody can end a thread. One whose call has not ended in time is left behind, with whatever it still waits for, and
@@ -36,11 +45,7 @@ class Deadlines(ForkSafe):
 
     def __init__(self, service: str) -> None:
         self._service = service
-        super().__init__()
-
-    def _make_anew(self) -> None:
-        self._lock = threading.Lock()
-        self._left: list[threading.Thread] = []
+        self._left = PerProcess(_Left)
 
     def within(self, seconds: float, call: Callable[[], T]) -> T:
         """Return what ``call`` returns, called in a thread of its own with the caller's context variables.
@@ -68,18 +73,20 @@ class Deadlines(ForkSafe):
         return answer.result()
 
     def _require_few_left(self) -> None:
-        with self._lock:
-            self._left = [thread for thread in self._left if thread.is_alive()]
-            if len(self._left) >= MOST_LEFT:
+        left = self._left.get()
+        with left.lock:
+            left.threads = [thread for thread in left.threads if thread.is_alive()]
+            if len(left.threads) >= MOST_LEFT:
                 raise DeadlineError(
-                    f"{self._service} is not asked: {len(self._left)} earlier calls still wait for its answer, long "
+                    f"{self._service} is not asked: {len(left.threads)} earlier calls still wait for its answer, long "
                     "after their deadline"
                 )
 
     def _note(self, thread: threading.Thread) -> None:
         if thread.is_alive():
-            with self._lock:
-                self._left.append(thread)
+            left = self._left.get()
+            with left.lock:
+                left.threads.append(thread)
 
 
 def _answer(answer: Future[T], call: Callable[[], T]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from django_asherah.conf import Settings, get_settings
 from django_asherah.coredumps import disable_core_dumps
 from django_asherah.envelope.clocks import Clocks, Standstill
 from django_asherah.envelope.events import EventQueue
-from django_asherah.envelope.forksafe import ForkSafeLock
+from django_asherah.envelope.forksafe import PerProcess
 from django_asherah.envelope.interfaces import (
     CacheMissed,
     Clock,
@@ -69,7 +70,7 @@ _own: ContextVar[_Running | None] = ContextVar("django_asherah.engine.own", defa
 
 _session_type: type[Session] = Session
 _clock: Clock = time.time
-_start_lock = ForkSafeLock()
+_start_lock = PerProcess(threading.Lock)
 
 
 def get_session(partition: str | None = None) -> Session:
@@ -144,7 +145,7 @@ def get_keys_database() -> str | None:
 def reset() -> None:
     """Drop the factory and every opened key; the next use reads the settings and the keys again."""
     global _running, keys_alias
-    with _start_lock:
+    with _start_lock.get():
         keys_alias = None
         stopped, _running = _running, None
     if stopped is not None:
@@ -191,7 +192,7 @@ def require_committed_key(key: CryptoKey, alias: str) -> None:
 
 def _start() -> _Running:
     global _running, keys_alias
-    with _start_lock:
+    with _start_lock.get():
         if _running is None:
             settings = get_settings()
             if settings.disable_core_dumps:

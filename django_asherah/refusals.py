@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 from django_asherah import audit, signals
-from django_asherah.envelope.forksafe import ForkSafeLock
+from django_asherah.envelope.forksafe import PerProcess
 from django_asherah.envelope.interfaces import RecordRefused
 from django_asherah.envelope.session import SessionFactory
 
@@ -30,7 +31,7 @@ class Refusals:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = ForkSafeLock()
+        self._lock = PerProcess(threading.Lock)
         # When the last line was written, and how many were left out since, by key id: the oldest line first.
         self._lines: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
@@ -44,7 +45,7 @@ class Refusals:
 
     def _admit(self, key_id: str) -> int | None:
         """Return how many lines were left out since the last; None if this is to be left out, too."""
-        with self._lock:
+        with self._lock.get():
             now = self._clock()
             if key_id not in self._lines and not self._has_room(now):
                 key_id = OTHERS

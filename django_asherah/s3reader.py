@@ -6,10 +6,11 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from random import random as any_fraction
 from typing import Any
 
 from django.core.files.storage import Storage
+
+from django_asherah.envelope.forksafe import any_fraction
 
 FIRST_LENGTH = 128 * 1024
 """Bytes that are asked for first, after a jump, too: a header and a chunk."""

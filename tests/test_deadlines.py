@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,11 +9,11 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
 
 import pytest
 
 from django_asherah.deadlines import MOST_LEFT, DeadlineError, Deadlines
+from tests.forking import Fork, either_fork, in_child
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
@@ -110,22 +109,14 @@ def test_callers_who_come_at_once_leave_one_call_each_and_later_ones_none(releas
     assert (len(errors), errors[-1]) == (11, "the KMS is not asked")
 
 
-def _ask_in_child(deadlines: Deadlines, queue: Any) -> None:
-    queue.put(deadlines.within(60, lambda: "an answer"))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_has_left_nothing_behind(released: threading.Event) -> None:
+@either_fork
+def test_a_forked_child_has_left_nothing_behind(fork: Fork, released: threading.Event) -> None:
     deadlines = Deadlines("the KMS")
     for _ in range(MOST_LEFT):
         leave(deadlines, released)
-    context: Any = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    child = context.Process(target=_ask_in_child, args=(deadlines, queue))
-    child.start()
-    assert queue.get() == "an answer"
-    child.join()
+    assert in_child(fork, lambda: deadlines.within(60, lambda: "an answer")) == "an answer"
+    with pytest.raises(DeadlineError, match="is not asked"):
+        deadlines.within(60, lambda: "an answer")
 
 
 def output_of(program: str) -> tuple[str, str]:

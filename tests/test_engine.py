@@ -26,7 +26,8 @@ from django_asherah.exceptions import EncryptionError, KeyNotFoundError, KMSErro
 from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.metastores.memory import MemoryMetastore
-from tests.databases import as_asherah, run_django, url_of
+from tests.databases import VENDOR, as_asherah, run_django, url_of
+from tests.forking import FORKS
 
 IK = "_IK_default_suite_tests"
 SK = "_SK_suite_tests"
@@ -264,8 +265,11 @@ def lasting_metastore(settings: Settings) -> MemoryMetastore:
     [([61.0], False), ([59.0], True), ([30.0] * 3, False), ([-3600.0, 61.0], False), ([-3600.0, 59.0], True)],
     ids=str,
 )
-def test_a_request_after_a_standstill_looks_at_the_keys_again(jumps: list[float], trusted: bool) -> None:
+def test_a_request_after_a_standstill_looks_at_the_keys_again(
+    jumps: list[float], trusted: bool, settings: Settings
+) -> None:
     """A process that stood still has a wall clock that went on, and a timer that didn't."""
+    settings.ASHERAH = as_asherah(METASTORE="memory")
     ahead = 0.0
     engine.use_clock(lambda: time.time() + ahead)
     try:
@@ -392,16 +396,17 @@ class BusyMetastore(MemoryMetastore):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fork", ["os.fork", "ctypes.PyDLL(None).fork"], ids=FORKS)
 class TestFork:
-    def test_a_child_uses_the_keys_that_its_parent_has_opened(self) -> None:
+    def test_a_child_uses_the_keys_that_its_parent_has_opened(self, fork: str) -> None:
         code = """
-import os
+import ctypes, os
 from django.conf import settings
 from django_asherah import engine
 settings.ASHERAH["METASTORE"] = "memory"
 record = engine.get_session().encrypt(b"from the parent")
 engine.get_factory().metastore.records.clear()
-child = os.fork()
+child = FORK()
 if not child:
     assert engine.get_session().decrypt(record) == b"from the parent"
     assert engine.get_session().decrypt(engine.get_session().encrypt(b"own")) == b"own"
@@ -409,11 +414,11 @@ if not child:
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-        assert run_django(code, "sqlite://:memory:") == "7"
+        assert run_django(code.replace("FORK", fork), "sqlite://:memory:") == "7"
 
-    def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(self) -> None:
+    def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(self, fork: str) -> None:
         code = """
-import os, signal, threading, warnings
+import ctypes, os, signal, threading, warnings
 from django.conf import settings
 from django_asherah import engine
 settings.ASHERAH["METASTORE"] = "tests.test_engine.BusyMetastore"
@@ -421,7 +426,7 @@ engine.get_session().encrypt(b"opens the system key")
 threading.Thread(target=engine.get_session("slow").encrypt, args=[b"x"], daemon=True).start()
 assert engine.get_factory().metastore.reached.wait(30)
 warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of exactly this.
-child = os.fork()
+child = FORK()
 if not child:
     signal.alarm(30)
     session = engine.get_session("slow")
@@ -430,11 +435,64 @@ if not child:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 os._exit(0)
 """
-        assert run_django(code, "sqlite://:memory:") == "7"
+        assert run_django(code.replace("FORK", fork), "sqlite://:memory:") == "7"
 
-    def test_parent_and_children_share_the_database(self, shared_alias: str) -> None:
+    @pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite has no server, and no sessions")
+    @pytest.mark.parametrize("begin", ["request_started.send(None)", "engine.get_session('new').encrypt(b'x')"])
+    def test_a_child_begins_with_a_database_session_of_its_own(self, fork: str, begin: str, shared_alias: str) -> None:
         code = """
-import os
+import ctypes, os, sys
+from django.core.signals import request_started
+from django.db import connection
+from django_asherah import engine
+
+connection.settings_dict["CONN_MAX_AGE"] = None
+def session():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()" if connection.vendor == "postgresql" else "SELECT CONNECTION_ID()")
+        return cursor.fetchone()[0]
+
+engine.get_session().encrypt(b"opens a connection")
+ours = session()
+child = FORK()
+if not child:
+    BEGIN
+    sys.exit(7 if session() != ours else 1)  # As Python ends, it drops what it has inherited.
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), session() == ours)
+"""
+        program = code.replace("FORK", fork).replace("BEGIN", begin)
+        assert run_django(program, url_of(shared_alias)) == "7 True"
+
+    @pytest.mark.skipif(VENDOR != "postgresql", reason="Django pools connections to PostgreSQL alone")
+    def test_a_child_begins_with_a_pool_of_its_own(self, fork: str, shared_alias: str) -> None:
+        code = """
+import ctypes, os
+from django.core.signals import request_finished, request_started
+from django.db import connection
+from django_asherah import engine
+
+connection.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 1, "timeout": 20}
+def session_of_a_request():
+    request_started.send(None)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (session,) = cursor.fetchone()
+    request_finished.send(None)
+    return session
+
+engine.get_session().encrypt(b"opens a connection beside the pool")
+child = FORK()
+if not child:
+    engine.get_session("new").encrypt(b"opens another")
+    os._exit(7 if len({session_of_a_request() for _ in range(3)}) == 1 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len({session_of_a_request() for _ in range(3)}))
+connection.close_pool()
+"""
+        assert run_django(code.replace("FORK", fork), url_of(shared_alias)) == "7 1"
+
+    def test_parent_and_children_share_the_database(self, fork: str, shared_alias: str) -> None:
+        code = """
+import ctypes, os
 from django.db import connections
 from django_asherah import engine
 from tests.testapp.models import Note
@@ -442,7 +500,7 @@ before = Note.objects.create(body="from the parent").pk
 connections.close_all()  # As every prefork server must, whatever it runs.
 children = []
 for number in range(3):
-    child = os.fork()
+    child = FORK()
     if not child:
         assert Note.objects.get(pk=before).body == "from the parent"
         Note.objects.create(body=f"from child {number}")
@@ -453,6 +511,6 @@ for number in range(3):
 engine.reset()
 print(sorted(note.body for note in Note.objects.all()))
 """
-        assert run_django(code, url_of(shared_alias)) == (
+        assert run_django(code.replace("FORK", fork), url_of(shared_alias)) == (
             "['from child 0', 'from child 1', 'from child 2', 'from the parent']"
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import weakref
+from dataclasses import dataclass, field
 
-from django_asherah.envelope.forksafe import ForkSafe
+from django_asherah.envelope.forksafe import PerProcess
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.records import KeyMeta
 
@@ -13,7 +14,15 @@ _OPENING = "opening "
 """Before a key id, it makes a name that is no key id."""
 
 
-class KeyCache(ForkSafe):
+@dataclass(frozen=True, slots=True)
+class _Locks:
+    """One process's: ``guard`` is held for moments, and the one of a key id by whoever loads or makes a key of it."""
+
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    loading: weakref.WeakValueDictionary[str, threading.RLock] = field(default_factory=weakref.WeakValueDictionary)
+
+
+class KeyCache:
     """Opened keys by (id, created), and which key of an id is current. Bounded and thread-safe.
 
     Reads take no lock: each is one dict look-up. When full, the key that has gone longest without use makes room
@@ -29,11 +38,7 @@ class KeyCache(ForkSafe):
         self._capacity = capacity
         self.opened: dict[KeyMeta, CryptoKey] = {}
         self.newest: dict[str, CryptoKey] = {}
-        super().__init__()
-
-    def _make_anew(self) -> None:
-        self._guard = threading.Lock()
-        self._loading: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
+        self._locks = PerProcess(_Locks)
 
     def get(self, meta: KeyMeta) -> CryptoKey | None:
         """Return the key with exactly this id and creation time."""
@@ -45,7 +50,7 @@ class KeyCache(ForkSafe):
 
     def put(self, key: CryptoKey) -> None:
         """Add ``key``, in place of one with the same id and creation time."""
-        with self._guard:
+        with self._locks.get().guard:
             replaced = self.opened.pop(key.meta, None)
             if replaced is not None and replaced is not key:
                 self._drop_current(replaced)
@@ -55,7 +60,7 @@ class KeyCache(ForkSafe):
 
     def make_current(self, key: CryptoKey) -> None:
         """Let ``key`` be what new writes of its id use."""
-        with self._guard:
+        with self._locks.get().guard:
             # Only a key that is in the cache may be current: so the one bound holds for both.
             if self.opened.get(key.meta) is key:
                 self.newest[key.meta.key_id] = key
@@ -63,23 +68,24 @@ class KeyCache(ForkSafe):
 
     def discard(self, key: CryptoKey) -> None:
         """Forget ``key``."""
-        with self._guard:
+        with self._locks.get().guard:
             if self.opened.get(key.meta) is key:
                 del self.opened[key.meta]
             self._drop_current(key)
 
     def clear(self) -> None:
         """Forget every key."""
-        with self._guard:
+        with self._locks.get().guard:
             self.opened.clear()
             self.newest.clear()
 
     def loading(self, key_id: str) -> threading.RLock:
         """Return the lock that whoever loads or makes a key of this id must hold."""
-        with self._guard:
-            lock = self._loading.get(key_id)
+        locks = self._locks.get()
+        with locks.guard:
+            lock = locks.loading.get(key_id)
             if lock is None:
-                lock = self._loading[key_id] = threading.RLock()
+                lock = locks.loading[key_id] = threading.RLock()
             return lock
 
     def opening(self, key_id: str) -> threading.RLock:

@@ -1,53 +1,46 @@
-"""What a forked child must not share with its parent."""
+"""What a forked process must not share with its parent."""
 
 from __future__ import annotations
 
 import os
-import threading
-import weakref
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Generic, TypeVar
 
-_instances: weakref.WeakSet[ForkSafe] = weakref.WeakSet()
+T = TypeVar("T")
 
 
-class ForkSafe(ABC):
-    """Holds locks or connections, which every forked child makes anew.
+class PerProcess(Generic[T]):
+    """Something that each process makes for itself: a lock, a client, what it knows of others. Thread-safe.
 
     A thread that held a lock at the fork does not exist in the child to release it, and a socket shared by two
-    processes mixes up their answers.
+    processes mixes up their answers. Some servers fork without running any hook of Python's (uWSGI does), so that only
+    the process id tells. Take a lock in one go, as in ``with lock.get():``, and what is released is what was taken.
+
+    Args:
+        make: returns a new one. What it raises is raised to whoever asked, and the next one asks it again.
     """
 
-    def __init__(self) -> None:
-        self._make_anew()
-        _instances.add(self)
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._own: dict[int, T] = {}
+        self._inherited: list[T | None] = []
 
-    @abstractmethod
-    def _make_anew(self) -> None:
-        """Make the locks and connections: called once at the start, and once in every forked child."""
-
-
-class ForkSafeLock(ForkSafe):
-    """A lock that is free in every forked child, whoever held it at the fork."""
-
-    def _make_anew(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._lock.release()
-
-
-def _renew_in_child() -> None:
-    failures: list[Exception] = []
-    for instance in list(_instances):
+    def get(self) -> T:
+        """Return this process's own, made now if there is none."""
         try:
-            instance._make_anew()
-        except Exception as exc:  # The others' locks must be free all the same.
-            failures.append(exc)
-    if failures:
-        raise failures[0]
+            return self._own[os.getpid()]
+        except KeyError:
+            return self._begin(os.getpid())
+
+    def _begin(self, process: int) -> T:
+        own = self._own.setdefault(process, self._make())  # Of two threads that come first, both get the same.
+        for other in tuple(self._own):
+            if other != process:  # Its id may come back. Kept all the same: to end a client takes locks of that client.
+                self._inherited.append(self._own.pop(other, None))
+        return own
 
 
-os.register_at_fork(after_in_child=_renew_in_child)
+any_fraction = SystemRandom().random
+"""Returns a number from 0 up to 1, drawn by the operating system: a generator's state would go on the same in every
+forked process, and they would all come back from a pause at once."""

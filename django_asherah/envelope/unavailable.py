@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from django_asherah.envelope.forksafe import ForkSafeLock
+import threading
+
+from django_asherah.envelope.forksafe import PerProcess
 from django_asherah.envelope.records import KeyMeta
 
 FORGOTTEN_AFTER = 10.0
@@ -19,11 +21,11 @@ class Unavailable:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._until: dict[KeyMeta, float] = {}
-        self._lock = ForkSafeLock()
+        self._lock = PerProcess(threading.Lock)
 
     def add(self, meta: KeyMeta, now: float) -> None:
         """Remember ``meta`` from ``now`` on, in seconds of a timer."""
-        with self._lock:
+        with self._lock.get():
             self._until.pop(meta, None)
             while len(self._until) >= self._capacity:
                 del self._until[next(iter(self._until))]
@@ -36,7 +38,7 @@ class Unavailable:
 
     def clear(self) -> None:
         """Forget all."""
-        with self._lock:
+        with self._lock.get():
             self._until.clear()
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -16,14 +17,14 @@ from django.db.models.fields.related_descriptors import ForwardOneToOneDescripto
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.sql.compiler import SQLInsertCompiler
 
-from django_asherah.envelope.forksafe import ForkSafeLock
+from django_asherah.envelope.forksafe import PerProcess
 from django_asherah.exceptions import AsherahError, DecryptionError, KeyNotFoundError
 from django_asherah.fields.rows import current_partition, forget, knows_row, loaded_partition
 from django_asherah.fields.sealed import SealedValue
 from django_asherah.fields.unreadable import Unreadable, is_tolerated
 from django_asherah.guard import allowed_partitions
 
-_keeping = ForkSafeLock()
+_keeping = PerProcess(threading.Lock)
 
 _getframe, _get_allowed = sys._getframe, allowed_partitions.get
 """Found once: they are asked for each value that is read."""
@@ -100,7 +101,9 @@ class EncryptedAttribute(DeferredAttribute):
             if instance.__dict__.get(name) is value:  # Another thread may have assigned something since.
                 instance.__dict__[name] = opened
             return opened
-        with _keeping:  # If another thread was quicker, its document is the one: of two, one would be changed in vain.
+        with (
+            _keeping.get()
+        ):  # If another thread was quicker, its document is the one: of two, one would be changed in vain.
             if instance.__dict__[name] is value:
                 instance.__dict__[name] = opened
             return instance.__dict__[name]

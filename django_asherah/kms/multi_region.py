@@ -11,12 +11,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hmac import compare_digest
-from random import random as any_fraction
 from typing import TypeVar
 
 from django_asherah.envelope.aead import KEY_LENGTH, Cipher, wipe
-from django_asherah.envelope.forksafe import ForkSafe
+from django_asherah.envelope.forksafe import PerProcess, any_fraction
 from django_asherah.envelope.interfaces import Event, Listener, ignore_events
 from django_asherah.exceptions import DecryptionError, KMSError
 from django_asherah.kms.health import LastAnswer, RegionHealth
@@ -30,13 +30,21 @@ DEADLINE = 10.0
 """Seconds that a region may take for one answer, if nothing else is said."""
 
 
-class MultiRegionKMS(ForkSafe):
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The regions as one process asks them, and how they have answered it."""
+
+    regions: Mapping[str, Region]
+    health: RegionHealth
+
+
+class MultiRegionKMS:
     """Wraps system keys under one master key per region. Thread-safe; a forked child asks every region anew.
 
     Args:
         regions: maps each region to the name of its master key.
         preferred_region: asked first.
-        make_key: returns the master key of a region, by the region and the key's name.
+        make_key: returns the master key of a region, by the region and the key's name; called in each process anew.
         deadline: seconds that a region may take to answer one question, whatever its master key waits for: all attempts
             together, and the pauses between them.
         max_attempts: how often a region is asked that answers at once that it can't answer now.
@@ -68,17 +76,30 @@ class MultiRegionKMS(ForkSafe):
         self._clock = clock
         self._sleep = sleep
         self._random = random
-        super().__init__()
+        self._asked = PerProcess(self._make_asked)
+        self._asked.get()
 
-    def _make_anew(self) -> None:
-        self._health = RegionHealth(self._clock)
-        self._regions = {region: self._region(region, name) for region, name in self.master_keys.items()}
+    def _make_asked(self) -> _Asked:
+        health = RegionHealth(self._clock)
+        regions = {region: self._region(region, name, health) for region, name in self.master_keys.items()}
+        return _Asked(regions, health)
 
-    def _region(self, region: str, name: str) -> Region:
+    @property
+    def _own(self) -> _Asked:
+        try:
+            return self._asked.get()
+        except Exception as exc:  # Of the master keys' makers; here, not in the parent, which would not have begun.
+            raise KMSError(f"no region can be asked in this process: {type(exc).__name__}: {exc}") from exc
+
+    @property
+    def _regions(self) -> Mapping[str, Region]:
+        return self._own.regions
+
+    def _region(self, region: str, name: str, health: RegionHealth) -> Region:
         return Region(
             region,
             self._make_key(region, name),
-            self._health,
+            health,
             deadline=self._deadline,
             max_attempts=self._max_attempts,
             on_event=self._notify,
@@ -123,7 +144,7 @@ class MultiRegionKMS(ForkSafe):
 
     def last_answers(self) -> dict[str, LastAnswer]:
         """Return how each region's last answer to this process was, for every region that was asked. Asks no region."""
-        return self._health.last_answers()
+        return self._own.health.last_answers()
 
     def check_region(self, region: str) -> None:
         """Ask whether the master key of ``region`` is enabled and of the right kind.
@@ -267,14 +288,15 @@ class MultiRegionKMS(ForkSafe):
         """Unwrap with the KEK of one of the master keys ``names``; raise ``error``, with their causes too, if none."""
         # Only those that the operator names: whoever writes to the key table could name a master key of their own.
         for name, entry in named_pairs(names, wrapped.kms_keks):
-            opened = _open_with(self._region(entry.region, name), entry, wrapped.encrypted_key)
+            opened = _open_with(self._region(entry.region, name, self._own.health), entry, wrapped.encrypted_key)
             if not isinstance(opened, Exception):
                 return opened
             error.failures[name if name == entry.arn else f"{name} in {entry.region}"] = opened
         raise KMSError(f"no region could unwrap the system key: {_list(error.failures)}", error.failures)
 
     def _in_order(self) -> list[Region]:
-        return [self._regions[name] for name in self._health.order(self.master_keys)]
+        own = self._own
+        return [own.regions[name] for name in own.health.order(self.master_keys)]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(self.master_keys)}>"

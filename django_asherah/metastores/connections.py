@@ -20,6 +20,7 @@ from django.db.backends.signals import connection_created
 
 from django_asherah.deadlines import DeadlineError, Deadlines
 from django_asherah.exceptions import MetastoreError
+from django_asherah.metastores.inherited import ensure_own
 
 T = TypeVar("T")
 Work = Callable[[BaseDatabaseWrapper], T]
@@ -133,7 +134,8 @@ def as_new(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     Raises:
         django.db.Error: the caller's transaction has failed, or the connection is lost.
     """
-    with shared.cursor():  # It is there, was found healthy, and may be used here.
+    ensure_own(shared)
+    with shared.cursor():  # It was found healthy, and may be used here.
         pass
     borrowed = shared.copy()
     borrowed.connection = shared.connection
@@ -195,6 +197,7 @@ def _read_on_postgresql(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
 
 def _despite_a_lost_connection(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     try:
+        ensure_own(shared)
         return work(shared)
     except (OperationalError, InterfaceError):
         if not _was_lost(shared):

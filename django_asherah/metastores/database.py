@@ -28,6 +28,7 @@ from django_asherah.metastores.connections import (
     read_committed,
 )
 from django_asherah.metastores.database_rows import DatabaseRows
+from django_asherah.metastores.inherited import ensure_own
 from django_asherah.metastores.inserts import insert_free, is_row_id_taken, pass_row_ids
 from django_asherah.metastores.selects import select_latest, select_latest_of_many, select_many, select_one
 from django_asherah.metastores.shifts import Row
@@ -125,6 +126,7 @@ class DatabaseMetastore(DatabaseRows):
     def _store_in_callers_transaction(
         self, shared: BaseDatabaseWrapper, parts: list[dict[KeyMeta, EnvelopeKeyRecord]]
     ) -> set[KeyMeta]:
+        ensure_own(shared)
         stored = _insert_all(shared, parts)
         if stored and shared.in_atomic_block:
             transaction.on_commit(_Stored(frozenset(stored)), using=self.alias)

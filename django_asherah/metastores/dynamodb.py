@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
 from itertools import groupby
-from random import random as any_fraction
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from django_asherah.botoclient import BotoClient
 from django_asherah.deadlines import DeadlineError, Deadlines
+from django_asherah.envelope.forksafe import any_fraction
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_key, printable
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.batch_get import get_in_batches

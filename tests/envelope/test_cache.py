@@ -115,7 +115,7 @@ def test_locks_are_one_an_id_and_do_not_pile_up() -> None:
     assert cache.loading("b") is not lock
     del lock
     gc.collect()
-    assert len(cache._loading) == 0
+    assert len(cache._locks.get().loading) == 0
 
 
 def test_the_bound_holds_under_threads() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta, decode_r
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import KMSError
 from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, World
+from tests.forking import Fork, either_fork, in_child
 
 
 def run_together(count: int, work: Any) -> list[Any]:
@@ -124,28 +124,25 @@ def test_a_listener_that_encrypts_does_not_wait_for_itself() -> None:
     assert heard == [KeyMeta(SK_ID, START)]
 
 
-def _child(factory: SessionFactory, text: str, queue: Any) -> None:
+def _use(factory: SessionFactory, text: str) -> tuple[bytes, str]:
     session = factory.get_session("p")
     (meta,) = factory.load_keys([decode_row(text).key.parent_key_meta, KeyMeta("_IK_lost_svc_prod", START)])
     keys = factory.current_keys(["q", "p"])
     assert [key.meta.key_id for key in keys.values()] == ["_IK_q_svc_prod", meta.key_id]
-    queue.put((session.decrypt(text), session.encrypt(b"from the child", keys["p"])))
+    return session.decrypt(text), session.encrypt(b"from the child", keys["p"])
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_after_a_fork_encrypts_and_decrypts_while_the_parent_holds_every_lock(world: World) -> None:
+@either_fork
+def test_a_child_after_a_fork_encrypts_and_decrypts_while_the_parent_holds_every_lock(world: World, fork: Fork) -> None:
     text = world.factory.get_session("p").encrypt(b"from the parent")
     world.clock.now = START + 3600  # the child must check, and so wants the locks
-    context: Any = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
     locked, release = threading.Event(), threading.Event()
 
     def hold_locks() -> None:
         caches = [world.factory.intermediate_keys.cache, world.factory.system_keys.cache]
-        locks = [caches[0].loading(IK_ID), caches[1].loading(SK_ID), caches[0]._guard, caches[1]._guard]
+        locks = [caches[0].loading(IK_ID), caches[1].loading(SK_ID), *(cache._locks.get().guard for cache in caches)]
         locks += [
-            ring._unavailable._lock._lock for ring in (world.factory.intermediate_keys, world.factory.system_keys)
+            ring._unavailable._lock.get() for ring in (world.factory.intermediate_keys, world.factory.system_keys)
         ]
         for lock in locks:
             lock.acquire()
@@ -157,10 +154,7 @@ def test_a_child_after_a_fork_encrypts_and_decrypts_while_the_parent_holds_every
     holder = threading.Thread(target=hold_locks)
     holder.start()
     locked.wait()
-    child = context.Process(target=_child, args=(world.factory, text, queue))
-    child.start()
-    plaintext, written = queue.get()
-    child.join()
+    plaintext, written = in_child(fork, lambda: _use(world.factory, text))
     release.set()
     holder.join()
     assert plaintext == b"from the parent"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from django_asherah.envelope.aead import Cipher
+from tests.forking import Fork, either_fork, in_child
 
 native = pytest.importorskip("django_asherah_native", reason="no native code: make native")
 
@@ -136,20 +137,11 @@ def test_threads_get_in_nobodys_way() -> None:
         assert list(pool.map(work, range(32))) == list(range(32))
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_process_draws_keys_and_nonces_of_its_own() -> None:
+@either_fork
+def test_a_forked_process_draws_keys_and_nonces_of_its_own(fork: Fork) -> None:
     rows = native.RowCipher(KEY)
     rows.seal_row(b"before")
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.write(writing, b"".join(rows.seal_row(b"same")))
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        child = pipe.read()
-    assert os.waitpid(pid, 0)[1] == 0
+    child = in_child(fork, lambda: b"".join(rows.seal_row(b"same")))
     ours = b"".join(rows.seal_row(b"same"))
     assert rows.open_row(child[:60], child[60:]) == rows.open_row(ours[:60], ours[60:]) == b"same"
     assert child[48:60] != ours[48:60]

@@ -62,12 +62,17 @@ FAULTS = {
 
 
 class RegionProxy:
-    """Passes requests on to one region's moto server, unless :meth:`broken` says otherwise. Runs in threads."""
+    """Passes requests on to one region's moto server, unless :meth:`broken` says otherwise. Runs in threads.
 
-    def __init__(self, server: MotoRegion) -> None:
+    With ``keep_alive``, which is for proxies that don't break, a connection serves one request after the other, as
+    AWS's do and moto's don't.
+    """
+
+    def __init__(self, server: MotoRegion, *, keep_alive: bool = False) -> None:
         self.region = server.region
         self.arn = server.arn
         self._server = server
+        self._protocol = "HTTP/1.1" if keep_alive else "HTTP/1.0"
         self._fault: Fault | None = None
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -130,7 +135,7 @@ class RegionProxy:
             onward.close()
 
     def _open(self) -> None:
-        self._listener = _Listener(("127.0.0.1", self._port), _handler(self))
+        self._listener = _Listener(("127.0.0.1", self._port), _handler(self, self._protocol))
         self._port = self._listener.server_port
         self._thread = threading.Thread(
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
@@ -143,8 +148,10 @@ class _Listener(http.server.ThreadingHTTPServer):
     block_on_close = False
 
 
-def _handler(proxy: RegionProxy) -> type[http.server.BaseHTTPRequestHandler]:
+def _handler(proxy: RegionProxy, protocol: str) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = protocol
+
         def do_POST(self) -> None:
             answer = proxy.answer(self)
             if answer is None:
@@ -165,8 +172,8 @@ def _handler(proxy: RegionProxy) -> type[http.server.BaseHTTPRequestHandler]:
 class Proxies:
     """Every region's proxy, the preferred one first."""
 
-    def __init__(self, servers: list[MotoRegion]) -> None:
-        self.by_region = {server.region: RegionProxy(server) for server in servers}
+    def __init__(self, servers: list[MotoRegion], *, keep_alive: bool = False) -> None:
+        self.by_region = {server.region: RegionProxy(server, keep_alive=keep_alive) for server in servers}
         self.regions = list(self.by_region)
 
     @property

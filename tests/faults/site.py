@@ -17,6 +17,7 @@ from django.http import HttpRequest, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from django_asherah import engine  # noqa: E402
+from django_asherah.envelope.session import SessionFactory  # noqa: E402
 from tests.testapp.models import Note  # noqa: E402
 
 
@@ -33,6 +34,14 @@ def note(request: HttpRequest) -> JsonResponse:
     return JsonResponse(write_and_read(request.GET["text"], cold="cold" in request.GET))
 
 
+def database_session(request: HttpRequest) -> JsonResponse:
+    """Write and read, and answer with the database server's number of the session of this worker, too."""
+    answer = write_and_read(request.GET["text"], cold=False)
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()" if cursor.db.vendor == "postgresql" else "SELECT CONNECTION_ID()")
+        return JsonResponse({**answer, "session": cursor.fetchone()[0]})
+
+
 async def async_note(request: HttpRequest) -> JsonResponse:
     """Do the same through Django's async interface."""
     written = await Note.objects.acreate(body=request.GET["text"])
@@ -42,7 +51,22 @@ async def async_note(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"pid": os.getpid(), "pk": written.pk, "text": read.body})
 
 
-urlpatterns = [path("note", note), path("async-note", async_note)]
+def new_keys(request: HttpRequest) -> JsonResponse:
+    """Make a system key, for a service of this name, and seal and open the text under it with nothing in hand."""
+    made, read = (
+        SessionFactory(request.GET["service"], "tests", running.metastore, running.kms)
+        for running in [engine.get_factory()] * 2
+    )
+    record = made.get_session("default").encrypt(request.GET["text"].encode())
+    return JsonResponse({"pid": os.getpid(), "text": read.get_session("default").decrypt(record).decode()})
+
+
+urlpatterns = [
+    path("note", note),
+    path("async-note", async_note),
+    path("new-keys", new_keys),
+    path("database-session", database_session),
+]
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
 
@@ -64,7 +88,8 @@ def note_task(text: str, *, cold: bool) -> dict[str, Any]:
 def open_keys() -> None:
     """Have the keys in hand, and no connection that a forked worker would share."""
     engine.get_session().decrypt(engine.get_session().encrypt(b"before the fork"))
-    connections.close_all()
+    if os.environ.get("FAULTS_PRELOAD") != "leaving connections open":
+        connections.close_all()
 
 
 if os.environ.get("FAULTS_PRELOAD"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import threading
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from django_asherah.exceptions import InvalidRecordError, KMSError
 from django_asherah.kms.aws import AwsKMS
 from django_asherah.kms.health import LastAnswer
 from django_asherah.kms.kek import decode_wrapped
+from tests.forking import Fork, either_fork, in_child
 from tests.kms.conftest import Kit
 from tests.moto_servers import ACCESS, answering, dripping, failing_as, moto_region, refused_url, stalled
 
@@ -363,13 +363,8 @@ def test_nothing_secret_is_logged_at_debug(kit: Kit, caplog: pytest.LogCaptureFi
     assert repr(kms) == "<AwsKMS us-west-2, us-east-1>"
 
 
-def _unwrap_in_child(kms: AwsKMS, wrapped: bytes, made: list[int], queue: Any) -> None:
-    before = len(made)
-    queue.put((bytes(kms.decrypt_key(wrapped)), made[before:] == [os.getpid()]))
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_unwraps_with_clients_of_its_own(kit: Kit) -> None:
+@either_fork
+def test_a_forked_child_unwraps_with_clients_of_its_own(fork: Fork, kit: Kit) -> None:
     """Although a thread of its parent was making a client, and held the lock for it, at the fork."""
     made: list[int] = []
     is_making, may_go_on = threading.Event(), threading.Event()
@@ -383,18 +378,17 @@ def test_a_forked_child_unwraps_with_clients_of_its_own(kit: Kit) -> None:
         assert may_go_on.wait(60)
         return boto3.Session(**ACCESS)
 
+    def unwrap() -> tuple[bytes, bool]:
+        before = len(made)
+        return bytes(kms.decrypt_key(wrapped)), made[before:] == [os.getpid()]
+
     wrapped = kit.kms().encrypt_key(KEY)
     kms, busy = kit.kms(session=make), kit.kms(session=make_slowly, read_timeout=60)
     maker = threading.Thread(target=busy.check_region, args=(WEST,))
     assert kms.decrypt_key(wrapped) == KEY
     maker.start()
     assert is_making.wait(60)
-    context: Any = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    child = context.Process(target=_unwrap_in_child, args=(kms, wrapped, made, queue))
-    child.start()
-    assert queue.get() == (KEY, True)
-    child.join()
+    assert in_child(fork, unwrap) == (KEY, True)
     may_go_on.set()
     maker.join()
     assert kms.decrypt_key(wrapped) == KEY

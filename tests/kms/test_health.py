@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
-from typing import Any
 
 import pytest
 
 from django_asherah.kms.multi_region import MultiRegionKMS
+from tests.forking import Fork, either_fork, in_child
 from tests.kms.modules import KEY, Modules
 
 ZURICH, BERN, BASEL = "zurich", "bern", "basel"
@@ -117,17 +116,8 @@ def test_while_one_thread_probes_it_the_others_still_ask_it_last(
     assert regions_asked(modules, kms, wrapped) == [ZURICH]
 
 
-def _ask_in_child(modules: Modules, kms: MultiRegionKMS, wrapped: bytes, queue: Any) -> None:
-    queue.put((kms.last_answers(), regions_asked(modules, kms, wrapped)))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_knows_of_no_failure(modules: Modules, kms: MultiRegionKMS, wrapped: bytes) -> None:
-    context: Any = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    child = context.Process(target=_ask_in_child, args=(modules, kms, wrapped, queue))
-    child.start()
-    assert queue.get() == ({}, [ZURICH])
-    child.join()
+@either_fork
+def test_a_forked_child_knows_of_no_failure(fork: Fork, modules: Modules, kms: MultiRegionKMS, wrapped: bytes) -> None:
+    answers, asked = in_child(fork, lambda: (kms.last_answers(), regions_asked(modules, kms, wrapped)))
+    assert (answers, asked) == ({}, [ZURICH])
     assert regions_asked(modules, kms, wrapped) == [BERN]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from django_asherah import engine, lifecycle
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import KMSError
+from django_asherah.kms.kek import RegionKek, WrappedSystemKey, decode_wrapped, encode_wrapped
+from django_asherah.metastores.database import DatabaseMetastore
 from django_asherah.models import EncryptionKey
 from tests.lifecycle.conftest import Run
 from tests.moto_servers import MotoRegion, moto_region
@@ -120,6 +124,47 @@ def test_a_region_that_failed_when_the_key_was_made_is_repaired(
         assert run("asherah_rewrap")["summary"]["rewrapped"] == 1
         assert wrapped() == {steady.region: steady.arn, back.region: back.arn}
         require_opens(note)
+
+
+def cross(server: MotoRegion) -> KeyMeta:
+    """Let a region's copy of the system key's KEK be another KEK, which its master key has wrapped; name the key."""
+    metastore = cast(DatabaseMetastore, engine.get_factory().metastore)
+    (row,) = metastore.versions(SK_ID)
+    record = row.record()
+    held = decode_wrapped(record.key)
+    anothers = server.client.encrypt(KeyId=server.arn, Plaintext=bytes(32))["CiphertextBlob"]
+    keks = [RegionKek(kek.region, kek.arn, anothers) if kek.region == server.region else kek for kek in held.kms_keks]
+    crossed = encode_wrapped(WrappedSystemKey(held.encrypted_key, keks))
+    assert metastore.replace(row, replace(record, key=crossed))
+    return KeyMeta(SK_ID, record.created)
+
+
+@pytest.mark.parametrize("preferred", [True, False])
+def test_a_copy_that_is_anothers_kek_is_found_and_repaired(
+    moto: Moto, steady: MotoRegion, other: MotoRegion, run: Run, preferred: bool
+) -> None:
+    """As processes stored it that shared their connections to one region, and got each other's answers."""
+    regions = [steady, other]
+    crossed = regions[not preferred]
+    moto(regions=regions)
+    note = Note.objects.create(body="the value", other_body="")
+    system = cross(crossed)
+    moto(regions=[crossed])
+    with pytest.raises(KMSError, match=f"{crossed.region}: DecryptionError: could not be opened: it was sealed under"):
+        require_reads(note)
+
+    moto(regions=regions)
+    document = run("asherah_verify")
+    assert document["code"] == 1
+    (problem,) = document["problems"]
+    assert problem["at"] == str(system)
+    assert problem["reason"].startswith(f"no region could unwrap the system key: {crossed.region}: DecryptionError: ")
+
+    assert run("asherah_rewrap")["summary"] == {"rewrapped": 1, "unchanged": 0, "failed": 0}
+    assert run("asherah_verify")["code"] == 0
+    for alone in regions:
+        moto(regions=[alone])
+        require_reads(note)
 
 
 def test_all_or_nothing_for_each_key(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -24,6 +23,7 @@ from django_asherah.kms.static import StaticKMS
 from django_asherah.metastores.dynamodb import DynamoDBMetastore
 from django_asherah.metastores.key_table import KeyRow
 from tests.databases import as_asherah, record
+from tests.forking import Fork, either_fork, in_child
 from tests.interop.peers import STATIC_KEY, Peer
 from tests.moto_servers import ACCESS, MotoRegion, dripping, dynamodb_table, moto_region, refused_url
 
@@ -362,19 +362,13 @@ def test_the_setting_chooses_it(moto: MotoRegion, client: Any, settings: Setting
     assert client.scan(TableName="EncryptionKey")["Count"] == 2
 
 
-def _store_in_child(metastore: DynamoDBMetastore, queue: Any) -> None:
-    queue.put(metastore.store("_SK_s_p", record(120)))
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_has_a_client_of_its_own(metastore: DynamoDBMetastore) -> None:
+@either_fork
+def test_a_forked_child_has_a_client_of_its_own(fork: Fork, metastore: DynamoDBMetastore) -> None:
     metastore.store("_SK_s_p", record(60))
-    context: Any = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    child = context.Process(target=_store_in_child, args=(metastore, queue))
-    child.start()
-    assert queue.get() is True
-    child.join()
+    inherited = id(metastore._client.get())
+    stored, own = in_child(fork, lambda: (metastore.store("_SK_s_p", record(120)), id(metastore._client.get())))
+    assert stored
+    assert own != inherited
 
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "official_sdk_vectors.json"
