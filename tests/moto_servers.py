@@ -155,15 +155,15 @@ class FaultServer:
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Iterator[FaultServer]:
-    """Run a server that answers every request with ``status`` and ``body``."""
+def answering(status: int, body: bytes, kind: str = "application/x-amz-json-1.1") -> Iterator[FaultServer]:
+    """Run a server that answers every request with ``status`` and ``body``, whose content type is ``kind``."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             fault.requests += 1
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -173,7 +173,10 @@ class KeyRing(KeyLoader):
         if not held.is_committed or now.wall > self._grace_end(held):
             return False
         # The KMS is down but the metastore answers: a revocation is not to be missed.
-        return isinstance(cause, MetastoreError) or not self._is_revoked(held)
+        try:
+            return isinstance(cause, MetastoreError) or not self._is_revoked(held)
+        except MetastoreError:  # It answered a moment ago, and is down, too, by now.
+            return True
 
     def _grace_end(self, key: CryptoKey) -> float:
         """Return until when ``key`` takes new writes if no new one can be made (Unix seconds)."""

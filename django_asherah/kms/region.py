@@ -12,7 +12,7 @@ from django_asherah.envelope.aead import KEY_LENGTH
 from django_asherah.envelope.interfaces import KMSCalled, Listener, RegionFailed
 from django_asherah.exceptions import DecryptionError, KMSError
 from django_asherah.kms.health import RegionHealth
-from django_asherah.kms.kek import RegionKek
+from django_asherah.kms.kek import MAX_CIPHERTEXT_LENGTH, RegionKek
 from django_asherah.kms.master_key import Failure, MasterKey
 
 T = TypeVar("T")
@@ -182,7 +182,11 @@ def _require_kek(kek: object) -> bytes:
 
 
 def _require_blob(blob: object) -> bytes:
-    """Return the wrapped KEK of an answer."""
+    """Return the wrapped KEK of an answer, of a length that a record may hold and that is read again."""
     if not isinstance(blob, bytes) or not blob:
         raise DecryptionError("its answer holds no ciphertext")
+    if len(blob) > MAX_CIPHERTEXT_LENGTH:
+        raise DecryptionError(
+            f"its answer holds a ciphertext of {len(blob)} bytes, and records hold up to {MAX_CIPHERTEXT_LENGTH}"
+        )
     return blob

@@ -36,7 +36,7 @@ class RevocationReport:
 
 @engine.key_rows_changing()
 def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) -> RevocationReport:
-    """Set ``Revoked`` in a key's record; the latest one's if ``created`` is None.
+    """Set ``Revoked`` in a key's record; if ``created`` is None, the latest one's that is not from the future.
 
     Processes notice within the revoke check interval. To take data off the key, re-encrypt it.
 
@@ -55,8 +55,9 @@ def revoke(key_id: str, created: int | None = None, *, dry_run: bool = False) ->
 
 def _find(context: Context, key_id: str, created: int | None) -> KeyInfo:
     known = keys_of_id(context, key_id)
-    # Another service's key can have the same id. It is not what the latest means, unless there is none of ours.
-    for key in sorted(known, key=lambda key: not key.ours):
+    # The latest is the one that new writes use: neither another service's, whose key can have the same id, nor one that
+    # a wrong clock has made, unless there is no other.
+    for key in sorted(known, key=lambda key: (not key.ours, key.is_from_future)):
         if created in (None, key.meta.created):
             return key
     times = ", ".join(str(key.meta.created) for key in known[:5])

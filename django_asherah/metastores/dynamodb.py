@@ -142,7 +142,7 @@ class DynamoDBMetastore:
         It stores the items of one hash key together, in the order of their range key, and scans them as they are
         stored. So only one id's items are ever held.
         """
-        items = (item for page in self._pages("scan") for item in page["Items"])
+        items = (item for page in self._pages("scan", "Items") for item in page)
         for _, same in groupby(items, key=lambda item: item["Id"]["S"]):
             yield from map(_row, sorted(same, key=_created, reverse=True))
 
@@ -159,14 +159,15 @@ class DynamoDBMetastore:
         """Yield every row that names ``parent`` as its parent."""
         pages = self._pages(
             "scan",
+            "Items",
             FilterExpression="KeyRecord.ParentKeyMeta.KeyId = :id AND KeyRecord.ParentKeyMeta.Created = :created",
             ExpressionAttributeValues={":id": {"S": parent.key_id}, ":created": {"N": str(parent.created)}},
         )
-        return (_row(item) for page in pages for item in page["Items"])
+        return (_row(item) for page in pages for item in page)
 
     def count(self) -> int:
         """Return the number of rows."""
-        return sum(page["Count"] for page in self._pages("scan", Select="COUNT"))
+        return sum(self._pages("scan", "Count", Select="COUNT"))
 
     def replace(self, row: KeyRow, record: EnvelopeKeyRecord) -> bool:
         """Put ``record`` in the place of exactly what ``row`` was read as; False if something else stands there."""
@@ -192,18 +193,19 @@ class DynamoDBMetastore:
         """Yield the items of one key id, the newest first."""
         pages = self._pages(
             "query",
+            "Items",
             KeyConditionExpression="Id = :id",
             ExpressionAttributeValues={":id": {"S": key_id}},
             ScanIndexForward=False,
             **parameters,
         )
-        return (item for page in pages for item in page["Items"])
+        return (item for page in pages for item in page)
 
-    def _pages(self, method: str, **parameters: Any) -> Iterator[Any]:
-        """Yield the answers to one question, which DynamoDB splits at a megabyte."""
+    def _pages(self, method: str, member: str, **parameters: Any) -> Iterator[Any]:
+        """Yield this member of the answers to one question, which DynamoDB splits at a megabyte."""
         while True:
             page = self._call(method, ConsistentRead=True, **parameters)
-            yield page
+            yield self._member(page, member)
             if "LastEvaluatedKey" not in page:
                 return
             if page["LastEvaluatedKey"] == parameters.get("ExclusiveStartKey"):
@@ -217,7 +219,12 @@ class DynamoDBMetastore:
     def _batch(self, keys: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         answer = self._ask("batch_get_item", RequestItems={self.table_name: {"Keys": keys, "ConsistentRead": True}})
         left = answer.get("UnprocessedKeys", {}).get(self.table_name, {}).get("Keys", [])
-        return answer["Responses"].get(self.table_name, []), left
+        return self._member(answer, "Responses").get(self.table_name, []), left
+
+    def _member(self, answer: Any, name: str) -> Any:
+        if name not in answer:
+            raise MetastoreError(f"{self._named} failed: its answer holds no {name}")
+        return answer[name]
 
     def _record(self, item: Any, name: str) -> EnvelopeKeyRecord:
         try:
@@ -231,13 +238,20 @@ class DynamoDBMetastore:
 
     def _ask(self, method: str, **parameters: Any) -> Any:
         try:
-            return self._deadlines.within(self._deadline, lambda: getattr(self._client.get(), method)(**parameters))
+            answer = self._deadlines.within(self._deadline, lambda: getattr(self._client.get(), method)(**parameters))
         except ClientError as exc:
             if exc.response.get("Error", {}).get("Code") == "ConditionalCheckFailedException":
                 raise _AnotherStandsThere from None
             raise self._failure(exc) from exc
         except (BotoCoreError, DeadlineError) as exc:
             raise self._failure(exc) from exc
+        except Exception as exc:  # What botocore's parser raises at an answer of another shape holds that answer.
+            raise self._failure(exc) from None
+        if not _is_from_dynamodb(answer["ResponseMetadata"]):
+            raise MetastoreError(
+                f"{self._named} failed: the answer to {method} is not from DynamoDB. Does a proxy answer in its place?"
+            )
+        return answer
 
     def _failure(self, cause: Exception) -> MetastoreError:
         return MetastoreError(f"{self._named} failed: {type(cause).__name__}: {cause}")
@@ -252,6 +266,16 @@ class DynamoDBMetastore:
 
 class _AnotherStandsThere(Exception):  # noqa: N818 - it is an answer, not an error
     """Another record stands where one was to be written."""
+
+
+def _is_from_dynamodb(metadata: Any) -> bool:
+    """Tell whether an answer can be DynamoDB's, by what boto3 says of it.
+
+    boto3 takes an empty body and a page of HTML for an answer without members: that a record was put, or is not there.
+    """
+    headers = metadata["HTTPHeaders"]
+    is_json = "json" in headers.get("content-type", "") and headers.get("content-length") != "0"
+    return bool(metadata["HTTPStatusCode"] == 200 and is_json)
 
 
 def _key(meta: KeyMeta) -> dict[str, Any]:

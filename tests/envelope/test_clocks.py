@@ -6,7 +6,14 @@ import pytest
 
 from django_asherah.envelope.interfaces import RenewalFailed
 from django_asherah.envelope.policy import CryptoPolicy
-from django_asherah.envelope.records import MAX_CREATED, KeyMeta, decode_key, decode_row, encode_key
+from django_asherah.envelope.records import (
+    MAX_CREATED,
+    EnvelopeKeyRecord,
+    KeyMeta,
+    decode_key,
+    decode_row,
+    encode_key,
+)
 from django_asherah.envelope.session import SessionFactory
 from django_asherah.exceptions import EncryptionError, KMSError, MetastoreError
 from tests.envelope.fakes import DAY, IK_ID, SK_ID, START, FakeClock, World
@@ -216,6 +223,17 @@ class TestGrace:
         world.clock.now += 1
         with pytest.raises((KMSError, MetastoreError)):
             used_key(world.factory)
+
+    def test_a_metastore_that_fails_between_two_questions_while_the_kms_is_down_ends_no_grace(self) -> None:
+        def load(meta: KeyMeta) -> EnvelopeKeyRecord | None:
+            raise MetastoreError("down")
+
+        world = ahead_world(grace=DAY)
+        used_key(world.factory)
+        world.kms.down, world.metastore.load = True, load  # type: ignore[method-assign]
+        world.clock.now = EXPIRY + 1
+        record = world.factory.get_session("new partition").encrypt(b"x")
+        assert decode_row(record).key.parent_key_meta.created == EXPIRY
 
     def test_it_ends_as_soon_as_a_key_can_be_made(self) -> None:
         world = ahead_world(grace=DAY)

@@ -8,8 +8,11 @@ import pytest
 
 from django_asherah.envelope.aead import Cipher
 from django_asherah.envelope.interfaces import RegionFailed
+from django_asherah.envelope.records import SEALED_KEY_LENGTH
 from django_asherah.exceptions import KMSError
-from tests.kms.modules import KEK, KEY, NAMES, Modules, SilentError
+from django_asherah.kms.kek import MAX_CIPHERTEXT_LENGTH
+from django_asherah.kms.multi_region import MultiRegionKMS
+from tests.kms.modules import KEK, KEY, NAMES, Module, Modules, SilentError
 from tests.leaks.search import holding_frames, holds
 
 OTHER_KEK = b"another-K3K-0123456789abcdef-KEK"
@@ -97,6 +100,32 @@ def test_a_blob_that_does_not_open_is_no_copy(modules: Modules, blob: Any) -> No
     wrapped = modules.kms().encrypt_key(KEY)
     assert sorted(modules.kms().regions_of(wrapped)) == ["basel", "zurich"]
     assert [(region, operation) for region, operation, *_ in reported(modules)] == [("bern", "Encrypt")]
+
+
+class _LongWinded(Module):
+    """One that wraps and opens as it should, but at such a length."""
+
+    def wrap(self, kek: bytes) -> bytes:
+        return super().wrap(kek).ljust(MAX_CIPHERTEXT_LENGTH + 1, b"\0")
+
+    def make_kek(self) -> tuple[bytes, bytes]:
+        return KEK, self.wrap(KEK)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        return super().unwrap(wrapped[:SEALED_KEY_LENGTH])
+
+
+@pytest.mark.parametrize("region", NAMES)
+def test_a_copy_that_is_too_long_for_a_record_is_none(modules: Modules, region: str) -> None:
+    def make_key(name: str, key: str) -> Module:
+        return (_LongWinded if name == region else Module)(key, modules)
+
+    kms = MultiRegionKMS(NAMES, "zurich", make_key, on_event=modules.events.append)
+    wrapped = kms.encrypt_key(KEY)
+    assert sorted(kms.regions_of(wrapped)) == sorted(NAMES.keys() - {region})
+    assert kms.decrypt_key(wrapped) == KEY
+    reason = "its answer holds a ciphertext of 6145 bytes, and records hold up to 6144"
+    assert (region, "Encrypt", reason, LEFT_OUT) in reported(modules)
 
 
 def test_whether_a_region_can_wrap_is_whether_it_opens_what_it_wraps(modules: Modules) -> None:

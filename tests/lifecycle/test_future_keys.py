@@ -85,3 +85,15 @@ def test_status_and_verify_report_them_and_health_warns(future: str, run: Run) -
     found = health.check(deep=True)
     assert found.ok
     assert [SK_ID in warning and "ahead of this host's clock" in warning for warning in found.warnings] == [True]
+
+
+def test_the_latest_that_is_revoked_is_the_one_in_use(future: str) -> None:
+    for key_id in (IK_ID, SK_ID):
+        latest = used_key()
+        report = lifecycle.revoke(key_id)
+        assert report.meta.created <= time.time()
+        assert used_key() != latest
+
+
+def test_if_all_are_from_the_future_the_latest_of_them_is_revoked(future: str) -> None:
+    assert lifecycle.revoke(IK_ID).meta == decode_row(future).key.parent_key_meta

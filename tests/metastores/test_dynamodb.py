@@ -25,11 +25,13 @@ from django_asherah.metastores.key_table import KeyRow
 from tests.databases import as_asherah, record
 from tests.forking import Fork, either_fork, in_child
 from tests.interop.peers import STATIC_KEY, Peer
-from tests.moto_servers import ACCESS, MotoRegion, dripping, dynamodb_table, moto_region, refused_url
+from tests.moto_servers import ACCESS, MotoRegion, answering, dripping, dynamodb_table, moto_region, refused_url
 
 pytestmark = pytest.mark.slow
 
 REGION = "us-west-2"
+ANSWERED = {"HTTPStatusCode": 200, "HTTPHeaders": {"content-type": "application/x-amz-json-1.0"}}
+"""What boto3 says of an answer of DynamoDB's."""
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ class _Throttled(_Stingy):
         self.calls.append(len(keys))
         number = self._numbers.pop(0) if len(self._numbers) > 1 else self._numbers[0]
         now, later = keys[:number], keys[number:]
-        answer: Any = {"Responses": {table: []}}
+        answer: Any = {"Responses": {table: []}, "ResponseMetadata": ANSWERED}
         if now:
             answer = self._client.batch_get_item(RequestItems={table: {**request, "Keys": now}})
         return {**answer, "UnprocessedKeys": {table: {**request, "Keys": later}} if later else {}}
@@ -187,12 +189,54 @@ def test_a_table_that_answers_the_same_page_for_ever_is_an_error(moto: MotoRegio
     class Turning(_Stingy):
         def scan(self, **parameters: Any) -> Any:
             self.pages += 1
-            return {"Items": [], "Count": 0, "LastEvaluatedKey": {"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}}}
+            last = {"Id": {"S": "_SK_s_p"}, "Created": {"N": "60"}}
+            return {"Items": [], "Count": 0, "LastEvaluatedKey": last, "ResponseMetadata": ANSWERED}
 
     turning = Turning(None)
     with pytest.raises(MetastoreError, match="it answers the same page again and again"):
         list(make(moto, session=turning).scan())
     assert turning.pages == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, b"", "application/x-amz-json-1.0"),
+        (204, b"", "application/x-amz-json-1.0"),
+        (200, b"<html>Sign in</html>", "text/html"),
+        (200, b"{}", "text/html"),
+        (200, b"null", "application/x-amz-json-1.0"),
+        (200, b"[]", "application/x-amz-json-1.0"),
+        (200, b'"x"', "application/x-amz-json-1.0"),
+        (200, b"\xff\xfe", "application/x-amz-json-1.0"),
+        (400, b"[]", "application/x-amz-json-1.0"),
+        (400, b'{"__type": ["a"]}', "application/x-amz-json-1.0"),
+        (400, b'{"__type": 5}', "application/x-amz-json-1.0"),
+    ],
+)
+def test_an_answer_that_is_not_from_dynamodb_says_nothing_about_a_key(
+    moto: MotoRegion, status: int, body: bytes, kind: str
+) -> None:
+    meta = KeyMeta("_IK_p_s_p", 60)
+    row = KeyRow(meta.key_id, "{}", {"M": {}})
+    with answering(status, body, kind) as server:
+        store = make(moto, endpoint_url=server.url)
+        work: list[Callable[[], Any]] = [
+            lambda: store.load(meta),
+            lambda: store.load_many([meta]),
+            lambda: store.load_latest(meta.key_id),
+            lambda: store.store(meta.key_id, record(60)),
+            lambda: store.store_many({meta: record(60)}),
+            lambda: store.replace(row, record(60)),
+            lambda: store.read(meta),
+            lambda: list(store.scan()),
+            lambda: list(store.versions(meta.key_id)),
+            lambda: list(store.children(meta)),
+            store.count,
+        ]
+        for each in work:
+            with pytest.raises(MetastoreError, match="the DynamoDB table 'EncryptionKey' failed: "):
+                each()
 
 
 @pytest.mark.parametrize("part", ["status line", "headers", "body"])
@@ -336,6 +380,20 @@ def test_revoked_false_and_null_mean_the_same_as_missing(metastore: DynamoDBMeta
         loaded = metastore.load(KeyMeta("_SK_s_p", created))
         assert loaded is not None
         assert loaded.revoked is False
+
+
+def test_an_answer_without_what_was_asked_for_is_an_error(moto: MotoRegion) -> None:
+    with answering(200, b"{}", "application/x-amz-json-1.0") as server:
+        store = make(moto, endpoint_url=server.url)
+        work: list[Callable[[], Any]] = [
+            lambda: store.load_latest("_SK_s_p"),
+            lambda: store.load_many([KeyMeta("_SK_s_p", 60)]),
+            lambda: list(store.scan()),
+            store.count,
+        ]
+        for each, member in zip(work, ("Items", "Responses", "Items", "Count"), strict=True):
+            with pytest.raises(MetastoreError, match=f"failed: its answer holds no {member}"):
+                each()
 
 
 def test_a_failing_table_is_an_error_and_never_a_duplicate(moto: MotoRegion, client: Any) -> None:

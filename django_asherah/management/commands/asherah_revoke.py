@@ -26,7 +26,7 @@ class Command(AsherahCommand):
         super().add_arguments(parser)
         parser.add_argument("key_id", help="the key's id, as asherah_status --json shows it")
         parser.add_argument("created", nargs="?", type=int, help="its creation time in Unix seconds")
-        parser.add_argument("--latest", action="store_true", help="the newest key of this id")
+        parser.add_argument("--latest", action="store_true", help="the newest key of this id, none from the future")
         parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask for confirmation")
 
     def run(self, outcome: Outcome, **options: Any) -> None:
