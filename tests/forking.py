@@ -6,6 +6,8 @@ import ctypes
 import os
 import pickle
 import signal
+import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,7 +17,23 @@ import pytest
 T = TypeVar("T")
 Fork = Callable[[], int]
 
-FORKS: dict[str, Fork] = {"with hooks": os.fork, "without hooks": ctypes.PyDLL(None).fork}
+
+def fork_unheard() -> int:
+    """Fork without a word to Python.
+
+    A thread that asks for the interpreter's lock at that moment is not there in the child to take it, and the child
+    would wait for it: so each gets it before, and none asks for it again by force.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    time.sleep(2 * interval)
+    try:
+        return int(ctypes.PyDLL(None).fork())
+    finally:
+        sys.setswitchinterval(interval)
+
+
+FORKS: dict[str, Fork] = {"with hooks": os.fork, "without hooks": fork_unheard}
 
 SECONDS = 30
 """After which a child is taken to wait for ever, and killed."""
