@@ -48,8 +48,8 @@ class BatchKeyRing(KeyRing):
         keys: dict[KeyMeta, CryptoKey] = {}
         wanted: list[KeyMeta] = []
         for meta in dict.fromkeys(metas):
-            key = self.cache.get(meta)
-            if key is not None and key.is_trusted(now):
+            key = self.in_hand(meta)
+            if key is not None:
                 keys[meta] = key
             elif not self._unavailable.has(meta, now):
                 wanted.append(meta)
@@ -66,12 +66,11 @@ class BatchKeyRing(KeyRing):
         Raises:
             KMSError, MetastoreError: one is not cached, and can't be loaded or made.
         """
-        now = self._timer()
         keys: dict[str, CryptoKey] = {}
         wanted: list[str] = []
         for key_id in dict.fromkeys(key_ids):
-            key = self.cache.current(key_id)
-            if key is not None and key.takes_writes(now):
+            key = self.current_in_hand(key_id)
+            if key is not None:
                 keys[key_id] = key
             else:
                 wanted.append(key_id)

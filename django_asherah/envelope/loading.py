@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.cache import KeyCache
+from django_asherah.envelope.checks import BackgroundChecks, Threads
 from django_asherah.envelope.clocks import Clocks, Moment
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.interfaces import CacheMissed, Metastore, Random, StaleKeyKept
@@ -47,6 +49,7 @@ class Collaborators:
     notify: EventQueue
     cache_size: int
     loading_timeout: float
+    threads: Threads
 
 
 class KeyLoader(ABC):
@@ -64,6 +67,8 @@ class KeyLoader(ABC):
         self._random = collaborators.random
         self._notify = collaborators.notify
         self._loading_timeout = collaborators.loading_timeout
+        self.threads = collaborators.threads
+        self._checks = BackgroundChecks(self.threads.close)
         self.cache = KeyCache(collaborators.cache_size)
 
     def exact(self, meta: KeyMeta) -> CryptoKey:
@@ -74,10 +79,10 @@ class KeyLoader(ABC):
             KMSError, MetastoreError: it is not cached and can't be loaded.
             DecryptionError: its own record can't be opened.
         """
-        key = self.cache.get(meta)
-        if key is not None and key.is_trusted(self._timer()):
+        key = self.in_hand(meta)
+        if key is not None:
             return key
-        lock = self.cache.loading(meta.key_id)
+        key, lock = self.cache.get(meta), self.cache.loading(meta.key_id)
         if key is None or not key.is_committed:
             if not lock.acquire(timeout=self._loading_timeout):
                 raise self._still_loading(meta.key_id)
@@ -89,6 +94,19 @@ class KeyLoader(ABC):
                 return self._load(meta)
             finally:
                 lock.release()
+
+    def in_hand(self, meta: KeyMeta) -> CryptoKey | None:
+        """Return the cached key if it may be used without waiting for a look at its record, else None.
+
+        To a caller that must not wait, it serves while a thread has that look.
+        """
+        key = self.cache.get(meta)
+        if key is None or key.is_trusted(self._timer()):
+            return key
+        if not key.is_committed or not self.threads.must_not_wait():
+            return None
+        self._check_later(key)
+        return key
 
     def require_checks(self) -> None:
         """Let every opened key be checked against its row before its next use."""
@@ -118,6 +136,21 @@ class KeyLoader(ABC):
         finally:
             lock.release()
 
+    def _check_later(self, key: CryptoKey) -> None:
+        self._checks.start(key.meta, partial(self._check_now, key, self._check))
+
+    def _check_now(self, key: CryptoKey, check: Callable[[CryptoKey, Moment], object]) -> None:
+        """Check ``key`` in a thread that may wait; if that can't be done, it is due again in a minute."""
+        with self._notify.held(), self._loading(key.meta.key_id):
+            if self.cache.get(key.meta) is not key:
+                return  # Forgotten since.
+            now = self._clocks.now()
+            try:
+                check(key, now)
+            except Exception:
+                key.extend_trust(self._retry_at(now), now)
+                raise
+
     def _still_loading(self, key_id: str) -> KMSError:
         return KMSError(
             f"key {key_id} could not be had: another thread has been loading or making it for more than "
@@ -125,10 +158,17 @@ class KeyLoader(ABC):
         )
 
     def _load(self, meta: KeyMeta) -> CryptoKey:
-        """Load or check a key; the caller holds its id's lock."""
+        """Load a key, or check it if it is due; the caller holds its id's lock."""
         key, now = self.cache.get(meta), self._clocks.now()
         if key is not None and key.is_trusted(now.timer):
             return key
+        return self._load_record(meta, key, now)
+
+    def _check(self, key: CryptoKey, now: Moment) -> None:
+        """Check a key, due or not; the caller holds its id's lock."""
+        self._load_record(key.meta, key, now)
+
+    def _load_record(self, meta: KeyMeta, key: CryptoKey | None, now: Moment) -> CryptoKey:
         self._notify(CacheMissed(meta.key_id))
         is_revoked = False
         try:
