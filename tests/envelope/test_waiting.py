@@ -327,7 +327,9 @@ class TestAsyncCalls:
             waiting.factory.clear()
             compact = await session.aencrypt_compact(b"z")
             waiting.factory.clear()
-            assert await asyncio.gather(*map(session.adecrypt, [record, sealed, compact] * 50)) == [b"x", b"y", b"z"] * 50
+            assert (
+                await asyncio.gather(*map(session.adecrypt, [record, sealed, compact] * 50)) == [b"x", b"y", b"z"] * 50
+            )
 
         asyncio.run(work())
         assert waiting.taken_calls()["unwrap"] == 3
