@@ -42,7 +42,17 @@ async def async_note(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"pid": os.getpid(), "pk": written.pk, "text": read.body})
 
 
-urlpatterns = [path("note", note), path("async-note", async_note)]
+async def seal(request: HttpRequest) -> JsonResponse:
+    """Seal and open in the event loop itself, with a key that is due for its check."""
+    session = engine.get_session()
+    engine.get_factory().require_checks()
+    record = session.encrypt(request.GET["text"].encode())
+    return JsonResponse(
+        {"text": session.decrypt(record).decode(), "created": session.read(record).key.parent_key_meta.created}
+    )
+
+
+urlpatterns = [path("note", note), path("async-note", async_note), path("seal", seal)]
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
 
