@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from django_asherah.envelope.aead import KEY_LENGTH, wipe
 from django_asherah.envelope.clocks import Moment
 from django_asherah.envelope.interfaces import CacheMissed
 from django_asherah.envelope.keyring import CREATE_ATTEMPTS, KeyRing, is_rival, never_valid
@@ -250,17 +249,11 @@ class BatchKeyRing(KeyRing):
         if not metas:
             return {}
         seal = self._sealer()
-        raws = {meta: bytearray(self._random(KEY_LENGTH)) for meta in metas}
-        try:
-            records = {meta: seal(raw, meta.created) for meta, raw in raws.items()}
-            stored = self._many.store_many(records)
-            keys = {}
-            for meta in metas:
-                if meta in stored:
-                    key = self._begin_use(self._cache_opened(meta, records[meta], raws[meta]), now)
-                    self.cache.make_current(key)
-                    keys[meta.key_id] = key
-            return keys
-        finally:
-            for raw in raws.values():
-                wipe(raw)
+        made = {meta: self._make(meta, seal) for meta in metas}
+        stored = self._many.store_many({meta: key.record for meta, key in made.items()})
+        keys = {}
+        for meta, key in made.items():
+            if meta in stored:
+                keys[meta.key_id] = self._begin_use(key, now)
+                self.cache.make_current(key)
+        return keys

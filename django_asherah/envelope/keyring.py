@@ -18,6 +18,7 @@ from django_asherah.envelope.clocks import Moment, require_representable
 from django_asherah.envelope.interfaces import CacheMissed, KeyCreated, RenewalFailed
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.loading import Collaborators, KeyLoader
+from django_asherah.envelope.native import make_cipher
 from django_asherah.envelope.newest import NewestRecords
 from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
@@ -134,12 +135,13 @@ class KeyRing(KeyLoader):
         else:
             super()._check_later(key)
 
-    def _check_current(self, key: CryptoKey, now: Moment) -> None:
-        """Check a key that takes new writes, and make the next if it is time; the caller holds the id's lock."""
-        due = key.check_at
-        self._renew(key.meta.key_id, key, now)
-        if key.check_at == due:  # Another key takes the writes now, and this one goes on reading.
-            self._check(key, now)
+    def _check_current(self, key: CryptoKey) -> None:
+        """Check a key that took new writes, and make the next if it is time; the caller holds the id's lock."""
+        key_id, now = key.meta.key_id, self._clocks.now()
+        current = self.cache.current(key_id)
+        if current is None or not current.takes_writes(now.timer):
+            self._renew(key_id, current, now)
+        self._check(key)  # Another may take the writes now, and this one goes on reading.
 
     def _without_check(self, key_id: str) -> CryptoKey:
         """Return the key that another thread has been checking for too long, if it is valid as far as is known."""
@@ -239,18 +241,20 @@ class KeyRing(KeyLoader):
 
     def _store_new(self, meta: KeyMeta, now: Moment) -> CryptoKey | None:
         """Make a key and store it, unless another's record is there already."""
+        key = self._make(meta, self._sealer())
+        return self._begin_use(key, now) if self._metastore.store(meta.key_id, key.record) else None
+
+    def _make(self, meta: KeyMeta, seal: Sealer) -> CryptoKey:
+        """Return a new key, which has yet to be stored."""
         raw = bytearray(self._random(KEY_LENGTH))
         try:
-            record = self._sealer()(raw, meta.created)
-            if not self._metastore.store(meta.key_id, record):
-                return None
-            key = self._cache_opened(meta, record, raw)
+            return CryptoKey(meta, seal(raw, meta.created), make_cipher(raw, self._random))
         finally:
             wipe(raw)
-        return self._begin_use(key, now)
 
     def _begin_use(self, key: CryptoKey, now: Moment) -> CryptoKey:
         """Let new writes use a key that this ring has just stored, and tell of it."""
+        self.cache.put(key)
         self._schedule_check(key, now)
         self._refresh_validity(key, now)
         self._notify(KeyCreated(key.meta))

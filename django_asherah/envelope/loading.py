@@ -139,15 +139,19 @@ class KeyLoader(ABC):
     def _check_later(self, key: CryptoKey) -> None:
         self._checks.start(key.meta, partial(self._check_now, key, self._check))
 
-    def _check_now(self, key: CryptoKey, check: Callable[[CryptoKey, Moment], object]) -> None:
+    def _check(self, key: CryptoKey) -> None:
+        """Check a key if it is still due; the caller holds its id's lock."""
+        self._load(key.meta)
+
+    def _check_now(self, key: CryptoKey, check: Callable[[CryptoKey], None]) -> None:
         """Check ``key`` in a thread that may wait; if that can't be done, it is due again in a minute."""
         with self._notify.held(), self._loading(key.meta.key_id):
             if self.cache.get(key.meta) is not key:
                 return  # Forgotten since.
-            now = self._clocks.now()
             try:
-                check(key, now)
+                check(key)
             except Exception:
+                now = self._clocks.now()
                 key.extend_trust(self._retry_at(now), now)
                 raise
 
@@ -158,17 +162,10 @@ class KeyLoader(ABC):
         )
 
     def _load(self, meta: KeyMeta) -> CryptoKey:
-        """Load a key, or check it if it is due; the caller holds its id's lock."""
+        """Load or check a key; the caller holds its id's lock."""
         key, now = self.cache.get(meta), self._clocks.now()
         if key is not None and key.is_trusted(now.timer):
             return key
-        return self._load_record(meta, key, now)
-
-    def _check(self, key: CryptoKey, now: Moment) -> None:
-        """Check a key, due or not; the caller holds its id's lock."""
-        self._load_record(key.meta, key, now)
-
-    def _load_record(self, meta: KeyMeta, key: CryptoKey | None, now: Moment) -> CryptoKey:
         self._notify(CacheMissed(meta.key_id))
         is_revoked = False
         try:
