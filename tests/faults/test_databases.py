@@ -16,6 +16,7 @@ from pytest_django import Settings
 from django_asherah import engine, lifecycle
 from django_asherah.exceptions import MetastoreError
 from django_asherah.lifecycle.reencryption import Options
+from django_asherah.testing import FakeKMS
 from tests.databases import VENDOR, WAITING, as_asherah, close_connections, execute, in_thread, wait_until
 from tests.faults.database_proxy import DatabaseProxy
 from tests.testapp.models import Note
@@ -95,6 +96,26 @@ def test_an_event_loop_goes_on_through_a_stall_and_so_does_what_was_cancelled_in
     asyncio.run(work())
     wait_until(lambda: not session._keys._checks._checks)
     assert lifecycle.verify_keys().problems == []
+
+
+def test_a_cold_start_that_can_not_store_its_key_asks_the_kms_once(
+    database: DatabaseProxy, settings: Settings
+) -> None:
+    """What is read goes by the connection that is open, and what is written by one of its own."""
+    kms = FakeKMS("us-west-2")
+    settings.ASHERAH = as_asherah(DATABASE="far", **kms.settings)
+    execute("far", "SELECT 1")
+    database.refuse_connections()
+    for _ in range(4):
+        with pytest.raises(MetastoreError, match="key table 'encryption_key' of database 'far' failed"):
+            write("x")
+        with pytest.raises(MetastoreError, match="key table 'encryption_key' of database 'far' failed"):
+            engine.get_factory().current_keys(["p", "q"])
+    assert kms.calls["us-west-2", "GenerateDataKey"] == 1
+
+    database.come_back()
+    require_nothing_lost(x=write("x"))
+    assert kms.calls["us-west-2", "GenerateDataKey"] == 1
 
 
 def test_a_slow_key_table_holds_up_nobody_whose_keys_are_in_hand(database: DatabaseProxy) -> None:
