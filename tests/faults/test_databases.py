@@ -98,9 +98,7 @@ def test_an_event_loop_goes_on_through_a_stall_and_so_does_what_was_cancelled_in
     assert lifecycle.verify_keys().problems == []
 
 
-def test_a_cold_start_that_can_not_store_its_key_asks_the_kms_once(
-    database: DatabaseProxy, settings: Settings
-) -> None:
+def test_a_cold_start_that_can_not_store_its_key_asks_the_kms_once(database: DatabaseProxy, settings: Settings) -> None:
     """What is read goes by the connection that is open, and what is written by one of its own."""
     kms = FakeKMS("us-west-2")
     settings.ASHERAH = as_asherah(DATABASE="far", **kms.settings)

@@ -155,9 +155,7 @@ def test_the_task_is_given_back_by_a_worker_that_dies_and_tried_again_when_keys_
     run_django(code, "sqlite://:memory:", PYTHONWARNINGS="")
 
 
-def test_shards_leave_a_workers_keys_alone_and_open_each_system_key_once(
-    shared_alias: str, settings: Settings
-) -> None:
+def test_shards_leave_a_workers_keys_alone_and_open_each_system_key_once(shared_alias: str, settings: Settings) -> None:
     """A worker that does shards between its other tasks asks the KMS for these as often as without shards."""
     kms = FakeKMS("us-west-2")
     settings.ASHERAH = as_asherah(DATABASE=shared_alias, **kms.settings)
