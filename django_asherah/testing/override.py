@@ -29,9 +29,9 @@ def override_asherah(kms: FakeKMS | None = None, **settings: Any) -> override_se
     if kms is not None:
         asherah |= kms.settings
     elif "KMS_OPTIONS" not in settings:
-        # The suffix keeps these keys apart from those that another master key has left in a table that is kept.
-        options = {"key": secrets.token_hex(32)}
-        asherah |= {"KMS": "static", "KMS_OPTIONS": options, "KEY_SUFFIX": secrets.token_hex(8)}
+        asherah |= {"KMS": "static", "KMS_OPTIONS": {"key": secrets.token_hex(32)}}
+        if "METASTORE" in settings:  # It may hold what other master keys have left there.
+            asherah["KEY_SUFFIX"] = secrets.token_hex(8)
     if "METASTORE" not in settings:
         # The same object throughout: a nested override makes a new engine, whose "memory" would begin empty.
         asherah |= {"METASTORE": f"{__name__}.metastore_of", "METASTORE_OPTIONS": {"metastore": MemoryMetastore()}}
