@@ -130,7 +130,9 @@ class Project:
 
     def pytest(self, *options: str, key: str = "fixed") -> subprocess.CompletedProcess[str]:
         """Run them with pytest."""
-        return self._run("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--ds", "runners_settings", *options, key=key)
+        return self._run(
+            "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--ds", "runners_settings", *options, key=key
+        )
 
     def _run(self, *command: str, key: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {
