@@ -14,4 +14,4 @@ class DjangoAsherahConfig(AppConfig):
 
     def ready(self) -> None:
         """Import the modules that register themselves."""
-        from django_asherah import checks, engine  # noqa: F401
+        from django_asherah import checks, engine, flushes  # noqa: F401

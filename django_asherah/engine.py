@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.core.signals import request_started, setting_changed
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.signals import post_migrate
 
 from django_asherah import audit, signals
 from django_asherah.conf import Settings, get_settings
 from django_asherah.coredumps import disable_core_dumps
+from django_asherah.envelope.checks import Threads, runs_loop
 from django_asherah.envelope.clocks import Clocks, Standstill
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.forksafe import PerProcess
@@ -226,7 +231,24 @@ def _make_factory(settings: Settings) -> SessionFactory:
         clock=_clock,
         on_event=events,
         session_type=_session_type,
+        threads=Threads(_must_not_wait, _in_thread, _close_connections),
     )
+
+
+def _must_not_wait() -> bool:
+    """Tell whether Django refuses this thread its databases."""
+    return runs_loop() and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+
+
+def _in_thread(work: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+    """Call ``work`` where Django's own async methods do: its transaction, if any, is the one that they see."""
+    return sync_to_async(work)(*arguments)
+
+
+def _close_connections() -> None:
+    for connection in connections.all(initialized_only=True):
+        # SQLite's own close() leaves a database in memory open, to whoever collects the thread's garbage.
+        BaseDatabaseWrapper.close(connection)
 
 
 def _find_keys_database(settings: Settings, metastore: Metastore) -> str | None:

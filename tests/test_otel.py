@@ -196,6 +196,7 @@ def test_instrumenting_twice_counts_once(measured: Measured) -> None:
 def test_every_way_to_encrypt_or_decrypt_is_watched(measured: Measured) -> None:
     """Fails when ``Session`` gets a public method that seals or opens and that ``otel`` does not know."""
     seals_and_opens_nothing = {"read", "to_json", "newest_key", "tell_refused"}
+    by_another_call = {"aencrypt", "aencrypt_compact", "adecrypt"}
     watched = vars(type(engine.get_session()))
     public = {name for name, member in vars(Session).items() if callable(member) and not name.startswith("_")}
-    assert public - seals_and_opens_nothing <= watched.keys()
+    assert public - seals_and_opens_nothing - by_another_call <= watched.keys()

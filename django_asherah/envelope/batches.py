@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from django_asherah.envelope.aead import KEY_LENGTH, wipe
 from django_asherah.envelope.clocks import Moment
 from django_asherah.envelope.interfaces import CacheMissed
 from django_asherah.envelope.keyring import CREATE_ATTEMPTS, KeyRing, is_rival, never_valid
@@ -48,8 +47,8 @@ class BatchKeyRing(KeyRing):
         keys: dict[KeyMeta, CryptoKey] = {}
         wanted: list[KeyMeta] = []
         for meta in dict.fromkeys(metas):
-            key = self.cache.get(meta)
-            if key is not None and key.is_trusted(now):
+            key = self.in_hand(meta)
+            if key is not None:
                 keys[meta] = key
             elif not self._unavailable.has(meta, now):
                 wanted.append(meta)
@@ -66,12 +65,11 @@ class BatchKeyRing(KeyRing):
         Raises:
             KMSError, MetastoreError: one is not cached, and can't be loaded or made.
         """
-        now = self._timer()
         keys: dict[str, CryptoKey] = {}
         wanted: list[str] = []
         for key_id in dict.fromkeys(key_ids):
-            key = self.cache.current(key_id)
-            if key is not None and key.takes_writes(now):
+            key = self.current_in_hand(key_id)
+            if key is not None:
                 keys[key_id] = key
             else:
                 wanted.append(key_id)
@@ -259,16 +257,10 @@ class BatchKeyRing(KeyRing):
         if not metas:
             return {}
         seal = self._sealer()
-        raws = {meta: bytearray(self._random(KEY_LENGTH)) for meta in metas}
-        try:
-            records = {meta: seal(raw, meta.created) for meta, raw in raws.items()}
-            stored = self._many.store_many(records)
-            keys = {}
-            for meta in metas:
-                if meta in stored:
-                    opened = self._cache_opened(meta, records[meta], raws[meta])
-                    keys[meta.key_id] = self._begin_use(opened, now)
-            return keys
-        finally:
-            for raw in raws.values():
-                wipe(raw)
+        made = {meta: self._make(meta, seal) for meta in metas}
+        stored = self._many.store_many({meta: key.record for meta, key in made.items()})
+        keys = {}
+        for meta, key in made.items():
+            if meta in stored:
+                keys[meta.key_id] = self._begin_use(key, now)
+        return keys

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from django_asherah.envelope.aead import KEY_LENGTH, wipe
@@ -17,6 +18,7 @@ from django_asherah.envelope.clocks import Moment, require_representable
 from django_asherah.envelope.interfaces import CacheMissed, KeyCreated, RenewalFailed
 from django_asherah.envelope.keys import CryptoKey
 from django_asherah.envelope.loading import Collaborators, KeyLoader
+from django_asherah.envelope.native import make_cipher
 from django_asherah.envelope.newest import NewestRecords
 from django_asherah.envelope.policy import MAX_SKEW
 from django_asherah.envelope.records import EnvelopeKeyRecord, KeyMeta
@@ -26,6 +28,8 @@ logger = logging.getLogger("django_asherah")
 
 CREATE_ATTEMPTS = 10
 """How often a key is made that another retires at once, before that is an error."""
+
+_UNASKED = MetastoreError("the key table was not asked in this thread, because an event loop runs in it")
 
 Sealer: TypeAlias = Callable[[bytearray, int], EnvelopeKeyRecord]
 
@@ -47,8 +51,8 @@ class KeyRing(KeyLoader):
             EncryptionError: no key can be made that stays valid.
             KMSError, MetastoreError: none is cached, and none can be loaded or made.
         """
-        key = self.cache.current(key_id)
-        if key is not None and key.takes_writes(self._timer()):
+        key = self.current_in_hand(key_id)
+        if key is not None:
             return key
         with self._notify.held():
             if not self._may_wait():
@@ -63,6 +67,23 @@ class KeyRing(KeyLoader):
                 return self._renew(key_id, key, now)
             finally:
                 lock.release()
+
+    def current_in_hand(self, key_id: str) -> CryptoKey | None:
+        """Return the cached key for new writes if it may be used without waiting for a look at its record, else None.
+
+        To a caller that must not wait, it serves while a thread has that look, and makes the next key if it is time.
+        """
+        key = self.cache.current(key_id)
+        if key is None or key.takes_writes(self._timer()):
+            return key
+        if not self.threads.must_not_wait():
+            return None
+        if self._checks.is_under_way(key_id):
+            return key  # Whatever that check has found so far: a newer key takes its place at once.
+        if not self._may_go_on(key, self._clocks.now(), _UNASKED):
+            return None
+        self._check_later(key)
+        return key
 
     def rotate(self, key_id: str) -> CryptoKey:
         """Make a new key now, whatever the age of the latest, and let new writes use it.
@@ -108,6 +129,21 @@ class KeyRing(KeyLoader):
         """Find anew until when ``key`` takes new writes; tell whether it does now."""
         key.allow_writes(*self.validity(key), now)
         return key.is_valid(now.wall)
+
+    def _check_later(self, key: CryptoKey) -> None:
+        key_id = key.meta.key_id
+        if self.cache.current(key_id) is key and self._may_go_on(key, self._clocks.now(), _UNASKED):
+            self._checks.start(key_id, partial(self._check_now, key, self._check_current))
+        else:
+            super()._check_later(key)
+
+    def _check_current(self, key: CryptoKey) -> None:
+        """Check a key that took new writes, and make the next if it is time; the caller holds the id's lock."""
+        key_id, now = key.meta.key_id, self._clocks.now()
+        current = self.cache.current(key_id)
+        if current is None or not current.takes_writes(now.timer):
+            self._renew(key_id, current, now)
+        self._check(key)  # Another may take the writes now, and this one goes on reading.
 
     def _without_check(self, key_id: str) -> CryptoKey:
         """Return the key that another thread has been checking for too long, if it is valid as far as is known."""
@@ -228,18 +264,20 @@ class KeyRing(KeyLoader):
 
     def _store_new(self, meta: KeyMeta, now: Moment) -> CryptoKey | None:
         """Make a key and store it, unless another's record is there already."""
+        key = self._make(meta, self._sealer())
+        return self._begin_use(key, now) if self._metastore.store(meta.key_id, key.record) else None
+
+    def _make(self, meta: KeyMeta, seal: Sealer) -> CryptoKey:
+        """Return a new key, which has yet to be stored."""
         raw = bytearray(self._random(KEY_LENGTH))
         try:
-            record = self._sealer()(raw, meta.created)
-            if not self._metastore.store(meta.key_id, record):
-                return None
-            key = self._cache_opened(meta, record, raw)
+            return CryptoKey(meta, seal(raw, meta.created), make_cipher(raw, self._random))
         finally:
             wipe(raw)
-        return self._begin_use(key, now)
 
     def _begin_use(self, key: CryptoKey, now: Moment) -> CryptoKey:
         """Let new writes use a key that this ring has just stored, and tell of it."""
+        self.cache.put(key)
         self._schedule_check(key, now)
         self._refresh_validity(key, now)
         self.cache.make_current(key)

@@ -35,8 +35,12 @@ class SystemKeys(BatchKeyRing):
     def __init__(self, collaborators: Collaborators, kms: KeyManagementService) -> None:
         super().__init__(collaborators)
         self._kms = kms
+        self._unstored: dict[str, CryptoKey] = {}
 
     def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
+        kept = self._unstored.get(meta.key_id)
+        if kept is not None and kept.meta.created <= meta.created:
+            del self._unstored[meta.key_id]
         try:
             return self._kms.decrypt_key(record.key)
         except AsherahError as exc:
@@ -75,6 +79,37 @@ class SystemKeys(BatchKeyRing):
 
     def _sealer(self) -> Sealer:
         return lambda raw, created: EnvelopeKeyRecord(created=created, key=self._kms.encrypt_key(raw))
+
+    def clear(self) -> None:
+        """Forget every opened key, and any that could not be stored."""
+        super().clear()
+        self._unstored.clear()
+
+    # The KMS is not asked for another key at each attempt to store one. What waits here is taken by whoever holds the
+    # id's lock, is never current before it is stored, and gives way to any key of its id that is as new.
+
+    def _next_meta(
+        self, key_id: str, newest: EnvelopeKeyRecord | None, now: Moment, refused: KeyMeta | None = None
+    ) -> KeyMeta:
+        kept = self._unstored.pop(key_id, None)
+        if kept is None or kept.meta == refused or not self._may_yet_be_stored(kept, newest, now):
+            return super()._next_meta(key_id, newest, now, refused)
+        self._unstored[key_id] = kept
+        return kept.meta
+
+    def _may_yet_be_stored(self, kept: CryptoKey, newest: EnvelopeKeyRecord | None, now: Moment) -> bool:
+        is_newest = newest is None or newest.created < kept.meta.created
+        is_present = not self.find_fault(kept.meta.key_id, kept.record, now.wall)
+        return is_newest and is_present and now.wall <= self._valid_until(kept.record)
+
+    def _make(self, meta: KeyMeta, seal: Sealer) -> CryptoKey:
+        key = self._unstored.get(meta.key_id) or super()._make(meta, seal)
+        self._unstored[meta.key_id] = key
+        return key
+
+    def _begin_use(self, key: CryptoKey, now: Moment) -> CryptoKey:
+        self._unstored.pop(key.meta.key_id, None)
+        return super()._begin_use(key, now)
 
 
 class IntermediateKeys(BatchKeyRing):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from django_asherah.envelope.aead import wipe
 from django_asherah.envelope.cache import KeyCache
+from django_asherah.envelope.checks import BackgroundChecks, Threads
 from django_asherah.envelope.clocks import Clocks, Moment
 from django_asherah.envelope.events import EventQueue
 from django_asherah.envelope.interfaces import CacheMissed, LendsConnections, Metastore, Random, StaleKeyKept
@@ -48,6 +50,7 @@ class Collaborators:
     notify: EventQueue
     cache_size: int
     loading_timeout: float
+    threads: Threads
 
 
 class KeyLoader(ABC):
@@ -68,6 +71,8 @@ class KeyLoader(ABC):
         self._random = collaborators.random
         self._notify = collaborators.notify
         self._loading_timeout = collaborators.loading_timeout
+        self.threads = collaborators.threads
+        self._checks = BackgroundChecks(self.threads.close)
         self.cache = KeyCache(collaborators.cache_size)
         metastore = collaborators.metastore
         self._may_wait = metastore.may_wait if isinstance(metastore, LendsConnections) else _always
@@ -80,10 +85,10 @@ class KeyLoader(ABC):
             KMSError, MetastoreError: it is not cached and can't be loaded.
             DecryptionError: its own record can't be opened.
         """
-        key = self.cache.get(meta)
-        if key is not None and key.is_trusted(self._timer()):
+        key = self.in_hand(meta)
+        if key is not None:
             return key
-        lock = self.cache.loading(meta.key_id)
+        key, lock = self.cache.get(meta), self.cache.loading(meta.key_id)
         if key is not None and key.is_committed:
             if not lock.acquire(blocking=False):
                 # Only whoever checks a key waits for a slow metastore: the others read on with the key they have.
@@ -98,6 +103,19 @@ class KeyLoader(ABC):
                 return self._load(meta)
             finally:
                 lock.release()
+
+    def in_hand(self, meta: KeyMeta) -> CryptoKey | None:
+        """Return the cached key if it may be used without waiting for a look at its record, else None.
+
+        To a caller that must not wait, it serves while a thread has that look.
+        """
+        key = self.cache.get(meta)
+        if key is None or key.is_trusted(self._timer()):
+            return key
+        if not key.is_committed or not self.threads.must_not_wait():
+            return None
+        self._check_later(key)
+        return key
 
     def require_checks(self) -> None:
         """Let every opened key be checked against its row before its next use."""
@@ -128,6 +146,25 @@ class KeyLoader(ABC):
             yield
         finally:
             lock.release()
+
+    def _check_later(self, key: CryptoKey) -> None:
+        self._checks.start(key.meta, partial(self._check_now, key, self._check))
+
+    def _check(self, key: CryptoKey) -> None:
+        """Check a key if it is still due; the caller holds its id's lock."""
+        self._load(key.meta)
+
+    def _check_now(self, key: CryptoKey, check: Callable[[CryptoKey], None]) -> None:
+        """Check ``key`` in a thread that may wait; if that can't be done, it is due again in a minute."""
+        with self._notify.held(), self._loading(key.meta.key_id):
+            if self.cache.get(key.meta) is not key:
+                return  # Forgotten since.
+            try:
+                check(key)
+            except Exception:
+                now = self._clocks.now()
+                key.extend_trust(self._retry_at(now), now)
+                raise
 
     def _still_loading(self, key_id: str) -> KMSError:
         return KMSError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from typing import Self
 
 from django_asherah.envelope.aead import StreamCipher
+from django_asherah.envelope.checks import Threads
 from django_asherah.envelope.clocks import Clocks, require_representable
 from django_asherah.envelope.compact import decode_compact, is_compact, split_compact
 from django_asherah.envelope.events import EventQueue
@@ -40,6 +42,7 @@ from django_asherah.envelope.records import (
 from django_asherah.exceptions import DecryptionError, EncryptionError, PartitionMismatchError
 
 _DEFAULT_POLICY = CryptoPolicy()
+_DEFAULT_THREADS = Threads()
 _NOT_LOADED: Mapping[KeyMeta, CryptoKey] = {}
 
 
@@ -146,6 +149,48 @@ class Session:
             exc.at(f"record under key {meta}")
             raise
 
+    async def aencrypt(self, payload: bytes) -> str:
+        """Return the same as :meth:`encrypt`. If the key has yet to be loaded or made, a thread does it.
+
+        A task that is cancelled meanwhile leaves that thread to finish.
+
+        Raises:
+            EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
+        """
+        key = self._keys.current_in_hand(self._key_id)
+        if key is None:
+            sealed: str = await self._keys.threads.run(self.encrypt, payload)
+            return sealed
+        return self.encrypt(payload, key)
+
+    async def aencrypt_compact(self, payload: bytes) -> bytes:
+        """Return the same as :meth:`encrypt_compact`, as :meth:`aencrypt` does.
+
+        Raises:
+            EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
+        """
+        key = self._keys.current_in_hand(self._key_id)
+        if key is None:
+            sealed: bytes = await self._keys.threads.run(self.encrypt_compact, payload)
+            return sealed
+        return self.encrypt_compact(payload, key)
+
+    async def adecrypt(self, record: str | bytes) -> bytes:
+        """Return the same as :meth:`decrypt`. If the key has yet to be loaded, a thread does it.
+
+        Raises:
+            InvalidRecordError, PartitionMismatchError, DecryptionError, KeyNotFoundError, KMSError, MetastoreError: as
+                :meth:`decrypt`.
+        """
+        meta = None
+        with suppress(DecryptionError):  # What is no record of this session, decrypt refuses and tells of.
+            meta = self.read(record).key.parent_key_meta
+        key = None if meta is None else self._keys.in_hand(meta)
+        if meta is None or key is None:
+            opened: bytes = await self._keys.threads.run(self.decrypt, record)
+            return opened
+        return self.decrypt(record, {meta: key})
+
     def newest_key(self) -> CryptoKey:
         """Return the key that new writes use now.
 
@@ -248,6 +293,7 @@ class SessionFactory:
         random: cryptographically strong random bytes.
         on_event: is told of every ``Event`` once no key lock is held; pass the same ``EventQueue`` to the KMS.
         session_type: a subclass of ``Session`` that watches its calls.
+        threads: where keys are loaded and checked for callers in an event loop.
 
     Attributes:
         system_key_ids: the ids of the system keys whose data is read: ``system_key_id``, under which new keys are made,
@@ -273,6 +319,7 @@ class SessionFactory:
         random: Random = os.urandom,
         on_event: Listener = ignore_events,
         session_type: type[Session] = Session,
+        threads: Threads = _DEFAULT_THREADS,
     ) -> None:
         self.service = service
         self.product = product
@@ -285,7 +332,7 @@ class SessionFactory:
         events = on_event if isinstance(on_event, EventQueue) else EventQueue(on_event)
         self._clocks = Clocks(clock, timer)
         self._collaborators = Collaborators(
-            metastore, policy, self._clocks, random, events, cache_size, loading_timeout
+            metastore, policy, self._clocks, random, events, cache_size, loading_timeout, threads
         )
         self.system_key_ids = readable_system_ids(service, product, key_suffix, self.read_suffixes)
         self.system_key_id = self.system_key_ids[0]

@@ -38,7 +38,10 @@ class StaticKMS:
         try:
             return self._cipher.open_key(wrapped)
         except DecryptionError as exc:
-            raise KMSError(f"the static master key does not open it: {exc}", {"static": exc}) from exc
+            advice = "a database that is kept (--reuse-db, --keepdb) needs the same key in every run"
+            raise KMSError(
+                f"the static master key does not open it: {exc}. In tests, {advice}", {"static": exc}
+            ) from exc
 
     def __repr__(self) -> str:
         return "<StaticKMS: key not shown>"

@@ -13,6 +13,7 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import Error as DatabaseFailure
 from django.db import ProgrammingError
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -173,9 +174,18 @@ def created_value(connection: BaseDatabaseWrapper, created: int) -> datetime:
 
 @contextmanager
 def failures_translated(alias: str) -> Iterator[None]:
-    """Turn what Django's database layer raises in the block into ``MetastoreError``."""
+    """Turn what Django's database layer raises in the block into ``MetastoreError``.
+
+    Raises:
+        SynchronousOnlyOperation: an event loop runs in this thread; the message says what to call there.
+    """
     try:
         yield
+    except SynchronousOnlyOperation as exc:
+        raise SynchronousOnlyOperation(
+            f"a key has yet to be loaded from database {alias!r}, and Django refuses that where an event loop runs: "
+            "call 'await session.aencrypt(payload)' or 'await session.adecrypt(record)', or use sync_to_async()"
+        ) from exc
     except DatabaseFailure as exc:
         reason = str(exc).partition("\n")[0]
         table = f"the key table 'encryption_key' of database {alias!r}"

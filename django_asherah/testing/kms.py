@@ -14,7 +14,8 @@ class FakeKMS:
     """AWS KMS in several regions, in memory: each has a master key, and can be switched off.
 
     It stands in for ``boto3.Session``, so everything above it is real: fail-over, key records, signals,
-    ``asherah_status``, ``asherah_verify`` and ``asherah_rewrap``. The master keys last as long as the object.
+    ``asherah_status``, ``asherah_verify`` and ``asherah_rewrap``. The master keys last as long as the object, and with
+    them a ``KEY_SUFFIX``: what an earlier run has left in a database that is kept hinders nobody.
 
     Args:
         regions: their names; the first is the preferred one.
@@ -30,6 +31,7 @@ class FakeKMS:
         self.calls: Counter[tuple[str, str]] = Counter()
         self._masters = {name: Cipher(os.urandom(KEY_LENGTH)) for name in names}
         self._off: set[str] = set()
+        self._suffix = os.urandom(8).hex()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class FakeKMS:
             "KMS_OPTIONS": {"session": self},
             "REGIONS": self.arns,
             "PREFERRED_REGION": next(iter(self.arns)),
+            "KEY_SUFFIX": self._suffix,
         }
 
     def switch_off(self, *regions: str) -> None:

@@ -26,14 +26,15 @@ def override_asherah(kms: FakeKMS | None = None, **settings: Any) -> override_se
             a test looks at the key table.
     """
     asherah: dict[str, Any] = {"SERVICE": "test", "PRODUCT": "test"}
-    if kms is None:
-        asherah |= {"KMS": "static", "KMS_OPTIONS": {"key": secrets.token_hex(32)}}
-    else:
+    if kms is not None:
         asherah |= kms.settings
+    elif "KMS_OPTIONS" not in settings:
+        asherah |= {"KMS": "static", "KMS_OPTIONS": {"key": secrets.token_hex(32)}}
+        if "METASTORE" in settings:  # It may hold what other master keys have left there.
+            asherah["KEY_SUFFIX"] = secrets.token_hex(8)
     if "METASTORE" not in settings:
         # The same object throughout: a nested override makes a new engine, whose "memory" would begin empty.
-        options = {"metastore": MemoryMetastore()}
-        asherah |= {"METASTORE": f"{__name__}.metastore_of", "METASTORE_OPTIONS": options}
+        asherah |= {"METASTORE": f"{__name__}.metastore_of", "METASTORE_OPTIONS": {"metastore": MemoryMetastore()}}
     return override_settings(ASHERAH=asherah | settings)
 
 

@@ -31,6 +31,10 @@ class TCPProxy:
         for stream in self._streams:
             _close(stream)
 
+    def refuse_connections(self) -> None:
+        """Drop each new connection at once, and none that is open."""
+        self._refusing = True
+
     def come_back(self) -> None:
         """Take connections again."""
         self._refusing = False

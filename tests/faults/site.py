@@ -61,9 +61,20 @@ def new_keys(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"pid": os.getpid(), "text": read.get_session("default").decrypt(record).decode()})
 
 
+async def seal(request: HttpRequest) -> JsonResponse:
+    """Seal and open in the event loop itself, with a key that is due for its check."""
+    session = engine.get_session()
+    engine.get_factory().require_checks()
+    record = session.encrypt(request.GET["text"].encode())
+    return JsonResponse(
+        {"text": session.decrypt(record).decode(), "created": session.read(record).key.parent_key_meta.created}
+    )
+
+
 urlpatterns = [
     path("note", note),
     path("async-note", async_note),
+    path("seal", seal),
     path("new-keys", new_keys),
     path("database-session", database_session),
 ]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connections, transaction
 from pytest_django import Settings
 
 from django_asherah import engine, lifecycle
 from django_asherah.exceptions import MetastoreError
 from django_asherah.lifecycle.reencryption import Options
-from tests.databases import VENDOR, WAITING, as_asherah, execute, in_thread, wait_until
+from django_asherah.testing import FakeKMS
+from tests.databases import VENDOR, WAITING, as_asherah, close_connections, execute, in_thread, wait_until
 from tests.faults.database_proxy import DatabaseProxy
 from tests.testapp.models import Note
 
@@ -70,6 +73,47 @@ def test_with_the_key_table_out_of_reach_cached_keys_go_on(database: DatabasePro
 
     database.come_back()
     require_nothing_lost(before=before, meanwhile=meanwhile)
+
+
+def test_an_event_loop_goes_on_through_a_stall_and_so_does_what_was_cancelled_in_it(database: DatabaseProxy) -> None:
+    session, cold = engine.get_session(), engine.get_session("cold")
+    record = session.encrypt(b"x")
+
+    async def work() -> None:
+        engine.get_factory().require_checks()
+        with database.stalled():
+            assert session.decrypt(record) == b"x"
+            assert session.decrypt(await session.aencrypt(b"y")) == b"y"
+            stalled = asyncio.create_task(cold.aencrypt(b"z"))
+            while not cold._keys.cache._loading.get("_IK_cold_suite_tests"):
+                await asyncio.sleep(0.01)
+            stalled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stalled
+        assert await cold.adecrypt(await cold.aencrypt(b"z")) == b"z"
+        await sync_to_async(close_connections)()
+
+    asyncio.run(work())
+    wait_until(lambda: not session._keys._checks._checks)
+    assert lifecycle.verify_keys().problems == []
+
+
+def test_a_cold_start_that_can_not_store_its_key_asks_the_kms_once(database: DatabaseProxy, settings: Settings) -> None:
+    """What is read goes by the connection that is open, and what is written by one of its own."""
+    kms = FakeKMS("us-west-2")
+    settings.ASHERAH = as_asherah(DATABASE="far", **kms.settings)
+    execute("far", "SELECT 1")
+    database.refuse_connections()
+    for _ in range(4):
+        with pytest.raises(MetastoreError, match="key table 'encryption_key' of database 'far' failed"):
+            write("x")
+        with pytest.raises(MetastoreError, match="key table 'encryption_key' of database 'far' failed"):
+            engine.get_factory().current_keys(["p", "q"])
+    assert kms.calls["us-west-2", "GenerateDataKey"] == 1
+
+    database.come_back()
+    require_nothing_lost(x=write("x"))
+    assert kms.calls["us-west-2", "GenerateDataKey"] == 1
 
 
 def test_a_slow_key_table_holds_up_nobody_whose_keys_are_in_hand(database: DatabaseProxy) -> None:

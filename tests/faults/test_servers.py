@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
-from tests.databases import ROOT, VENDOR
+from django_asherah import lifecycle
+from tests.databases import ROOT, VENDOR, as_asherah, wait_until
 from tests.faults.processes import environment, on_aws
 from tests.faults.proxy import Proxies
 from tests.moto_servers import free_port
@@ -121,6 +123,20 @@ def test_uvicorn_with_async_views(env: dict[str, str], proxies: Proxies) -> None
 
     assert len({answer["pk"] for answer in answers}) == 2 * REQUESTS
     assert {answer["pid"] for answer in answers} == {server.pid}
+
+
+def test_uvicorn_seals_in_its_loop_through_every_check_and_notices_a_revocation(
+    env: dict[str, str], proxies: Proxies, settings: Settings
+) -> None:
+    port = free_port()
+    settings.ASHERAH = as_asherah(**on_aws(proxies))
+    command = ["uvicorn", "tests.faults.site:asgi", "--port", str(port), "--lifespan", "off"]
+    with running(*command, env=env | OPENED) as server:
+        wait_for(port, server)
+        (created,) = {answer["created"] for answer in ask_many(port, "seal?")}
+        lifecycle.revoke("_IK_default_suite_tests", created)
+        wait_until(lambda: ask(port, "seal?text=x")["created"] > created)
+        ask_many(port, "seal?")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,8 @@ from django_asherah import engine, lifecycle, signals
 from django_asherah.envelope.records import decode_row
 from django_asherah.exceptions import KMSError
 from django_asherah.lifecycle.reencryption import Options
+from django_asherah.tasks import reencrypt_shard
+from django_asherah.testing import FakeKMS
 from tests.brokers import BROKER, own_queue
 from tests.databases import ROOT, as_asherah, execute, run_django, url_of
 from tests.lifecycle.conftest import Run
@@ -150,6 +153,36 @@ def test_the_task_is_given_back_by_a_worker_that_dies_and_tried_again_when_keys_
         "assert task.name == 'django_asherah.reencrypt_shard'\n"
     )
     run_django(code, "sqlite://:memory:", PYTHONWARNINGS="")
+
+
+def test_shards_leave_a_workers_keys_alone_and_open_each_system_key_once(shared_alias: str, settings: Settings) -> None:
+    """A worker that does shards between its other tasks asks the KMS for these as often as without shards."""
+    kms = FakeKMS("us-west-2")
+    settings.ASHERAH = as_asherah(DATABASE=shared_alias, **kms.settings)
+    for number in range(3):
+        Note.objects.using(shared_alias).bulk_create(Note(body=f"text {number}") for _ in range(40))
+        lifecycle.rotate()
+    engine.reset()
+
+    def other_task() -> None:
+        Note.objects.using(shared_alias).create(body="text")
+        assert len({note.body for note in Note.objects.using(shared_alias)}) == 4
+
+    other_task()
+    opened = Counter({("us-west-2", "Decrypt"): 4})  # As many system keys as the rows are under.
+    kms.calls.clear()
+    rewritten = 0
+    for shard in lifecycle.split(["testapp.Note.body"], alias=shared_alias, shards=4):
+        rewritten += reencrypt_shard.apply(kwargs=shard).get()["rewritten"]
+        assert kms.calls == opened
+        kms.calls.clear()
+        other_task()
+        assert kms.calls == {}
+        lifecycle.verify_data(["testapp.Note.body"], alias=shared_alias)
+        kms.calls.clear()
+        other_task()
+        assert kms.calls == {}
+    assert rewritten == 120
 
 
 @pytest.mark.slow

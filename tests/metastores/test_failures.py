@@ -9,11 +9,14 @@ from typing import Any, cast
 
 import pytest
 from django.db import connections, transaction
+from pytest_django import Settings
 
+from django_asherah import engine
 from django_asherah.envelope.records import KeyMeta, encode_key
 from django_asherah.exceptions import InvalidRecordError, MetastoreError
 from django_asherah.metastores.database import DatabaseMetastore
-from tests.databases import VENDOR, execute, in_thread, record, wait_until
+from django_asherah.testing import FakeKMS
+from tests.databases import VENDOR, as_asherah, execute, in_thread, record, wait_until
 
 TODAY = 1_795_478_400  # 2026-11-24T00:00:00Z
 META = KeyMeta("_SK_s_p", TODAY)
@@ -374,3 +377,22 @@ def test_a_server_that_is_not_there_is_an_error(make_alias: Callable[..., str]) 
     for operation in operations(alias):
         with pytest.raises(MetastoreError, match="key table 'encryption_key' of database 'nowhere' failed"):
             operation()
+
+
+@pytest.mark.skipif(VENDOR != "sqlite", reason="tests.faults.test_databases has the servers")
+def test_a_read_only_file_costs_the_kms_one_key_however_often_one_is_to_be_stored(
+    alias: str, settings: Settings
+) -> None:
+    kms = FakeKMS("us-west-2")
+    settings.ASHERAH = as_asherah(DATABASE=alias, **kms.settings)
+    execute(alias, "PRAGMA query_only = ON")
+    for _ in range(4):
+        with pytest.raises(MetastoreError, match="readonly"):
+            engine.get_session().encrypt(b"x")
+    assert kms.calls["us-west-2", "GenerateDataKey"] == 1
+    execute(alias, "PRAGMA query_only = OFF")
+    record = engine.get_session().encrypt(b"x")
+    engine.reset()
+
+    assert engine.get_session().decrypt(record) == b"x"
+    assert kms.calls["us-west-2", "GenerateDataKey"] == 1
