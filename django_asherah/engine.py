@@ -290,9 +290,11 @@ def _reset_on_setting_changed(*, setting: str, **kwargs: Any) -> None:
         reset()
 
 
-def _reset_on_post_migrate(**kwargs: Any) -> None:
-    # TransactionTestCase and the flush command empty the key table; cached keys would outlive their rows.
-    reset()
+def _check_keys_after_migration(**kwargs: Any) -> None:
+    # TransactionTestCase and the flush command empty the key table; cached keys would outlive their rows. Where these
+    # still stand, as after any other migration, the keys serve on, be every KMS down.
+    if _running is not None:
+        _running.factory.require_checks()
 
 
 def _check_keys_after_standstill(**kwargs: Any) -> None:
@@ -302,4 +304,4 @@ def _check_keys_after_standstill(**kwargs: Any) -> None:
 
 request_started.connect(_check_keys_after_standstill, dispatch_uid="django_asherah.engine")
 setting_changed.connect(_reset_on_setting_changed, dispatch_uid="django_asherah.engine")
-post_migrate.connect(_reset_on_post_migrate, dispatch_uid="django_asherah.engine")
+post_migrate.connect(_check_keys_after_migration, dispatch_uid="django_asherah.engine")

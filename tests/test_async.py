@@ -72,7 +72,9 @@ def key_of(record: str) -> KeyMeta:
 def settle() -> None:
     """Wait until every check that runs in a thread is done."""
     factory = engine.get_factory()
-    wait_until(lambda: not any(ring._checks._checks for ring in (factory.intermediate_keys, factory.system_keys)))
+    wait_until(
+        lambda: not any(ring._checks._pending.get().checks for ring in (factory.intermediate_keys, factory.system_keys))
+    )
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ def test_where_django_was_told_to_allow_it_a_loop_is_like_any_thread(monkeypatch
         record = session.encrypt(b"x")
         engine.get_factory().require_checks()
         assert session.decrypt(record) == b"x"
-        assert not engine.get_factory().intermediate_keys._checks._checks
+        assert not engine.get_factory().intermediate_keys._checks._pending.get().checks
         close_connections()
 
     asyncio.run(work())

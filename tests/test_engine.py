@@ -260,6 +260,7 @@ def lasting_metastore(settings: Settings) -> MemoryMetastore:
     return _lasting
 
 
+@pytest.mark.django_db(databases="__all__")  # At a request, Django looks at every connection that is open.
 @pytest.mark.parametrize(
     ("jumps", "trusted"),
     [([61.0], False), ([59.0], True), ([30.0] * 3, False), ([-3600.0, 61.0], False), ([-3600.0, 59.0], True)],
