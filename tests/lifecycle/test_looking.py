@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from django_asherah import engine, health, lifecycle
 from django_asherah.envelope.records import KeyMeta
@@ -45,6 +46,7 @@ LOOKS: dict[str, Callable[[], Any]] = {
     "plan a rewrap": lambda: lifecycle.rewrap(dry_run=True),
     "plan a revocation": lambda: lifecycle.revoke(IK_ID, dry_run=True),
     "health": lambda: health.check(deep=True),
+    "migrate": lambda: call_command("migrate", verbosity=0),
     "rotate": lifecycle.rotate,
     "revoke an old key": lambda: lifecycle.revoke("_IK_old_suite_tests"),
 }
