@@ -257,7 +257,7 @@ class BatchKeyRing(KeyRing):
         if not metas:
             return {}
         seal = self._sealer()
-        made = {meta: self._make(meta, seal) for meta in metas}
+        made = {meta: self._make(meta, lambda: seal) for meta in metas}
         stored = self._many.store_many({meta: key.record for meta, key in made.items()})
         keys = {}
         for meta, key in made.items():

@@ -264,14 +264,14 @@ class KeyRing(KeyLoader):
 
     def _store_new(self, meta: KeyMeta, now: Moment) -> CryptoKey | None:
         """Make a key and store it, unless another's record is there already."""
-        key = self._make(meta, self._sealer())
+        key = self._make(meta, self._sealer)
         return self._begin_use(key, now) if self._metastore.store(meta.key_id, key.record) else None
 
-    def _make(self, meta: KeyMeta, seal: Sealer) -> CryptoKey:
+    def _make(self, meta: KeyMeta, find_sealer: Callable[[], Sealer]) -> CryptoKey:
         """Return a new key, which has yet to be stored."""
         raw = bytearray(self._random(KEY_LENGTH))
         try:
-            return CryptoKey(meta, seal(raw, meta.created), make_cipher(raw, self._random))
+            return CryptoKey(meta, find_sealer()(raw, meta.created), make_cipher(raw, self._random))
         finally:
             wipe(raw)
 

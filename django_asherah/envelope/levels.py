@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 
@@ -102,8 +103,8 @@ class SystemKeys(BatchKeyRing):
         is_present = not self.find_fault(kept.meta.key_id, kept.record, now.wall)
         return is_newest and is_present and now.wall <= self._valid_until(kept.record)
 
-    def _make(self, meta: KeyMeta, seal: Sealer) -> CryptoKey:
-        key = self._unstored.get(meta.key_id) or super()._make(meta, seal)
+    def _make(self, meta: KeyMeta, find_sealer: Callable[[], Sealer]) -> CryptoKey:
+        key = self._unstored.get(meta.key_id) or super()._make(meta, find_sealer)
         self._unstored[meta.key_id] = key
         return key
 

@@ -13,11 +13,11 @@ import pytest
 from django.db import connections
 
 from tests.databases import ROOT, execute
+from tests.deploy.pgbouncer import pgbouncer
 from tests.deploy.servers import command_of, running, serve
 from tests.faults.proxy import Proxies
 from tests.faults.test_servers import WEST, wait_for
 from tests.moto_servers import free_port
-from tests.pgbouncer import pgbouncer
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pytest_django import Settings
 from django_asherah import engine
 from django_asherah.exceptions import MetastoreError
 from tests.databases import VENDOR, as_asherah, execute, in_thread
-from tests.pgbouncer import pgbouncer
+from tests.deploy.pgbouncer import pgbouncer
 from tests.testapp.models import Note
 
 pytestmark = [
