@@ -162,17 +162,17 @@ class IntermediateKeys(BatchKeyRing):
         except AsherahError:
             return False  # It has told of that itself.
 
-    def _may_go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> bool:
+    def _serves_unseen(self, held: CryptoKey, now: Moment) -> bool:
         """Tell the same as for any key, and never if its system key is known to be revoked."""
         parent = held.record.parent_key_meta
         known = self._system_keys.cache.get(parent) if parent is not None else None
         is_out = known is not None and (known.record.revoked or known.is_for_reading)
-        return not is_out and super()._may_go_on(held, now, cause)
+        return not is_out and super()._serves_unseen(held, now)
 
     def _grace_end(self, key: CryptoKey) -> float:
         parent = key.record.parent_key_meta
         own = super()._grace_end(key)
-        return own if parent is None else min(own, self._policy.expires_at(parent.created) + self._policy.grace)
+        return own if parent is None else min(own, self._policy.ends_at(parent.created))
 
     def _is_revoked(self, held: CryptoKey) -> bool:
         parent = held.record.parent_key_meta
