@@ -128,14 +128,19 @@ def own_keys() -> Iterator[SessionFactory]:
         _own.reset(token)
 
 
+def require_checks() -> None:
+    """Let this process look at the row of each of its opened keys before it uses it again."""
+    if _running is not None:
+        _running.factory.require_checks()
+
+
 @contextmanager
 def key_rows_changing() -> Iterator[None]:
-    """Let this process, after the block, look at the row of each of its opened keys before it uses it again."""
+    """Let this process look at the row of each of its opened keys again after the block, however it ends."""
     try:
         yield
     finally:
-        if _running is not None:
-            _running.factory.require_checks()
+        require_checks()
 
 
 def get_keys_database() -> str | None:
@@ -293,8 +298,7 @@ def _reset_on_setting_changed(*, setting: str, **kwargs: Any) -> None:
 def _check_keys_after_migration(**kwargs: Any) -> None:
     # TransactionTestCase and the flush command empty the key table; cached keys would outlive their rows. Where these
     # still stand, as after any other migration, the keys serve on, be every KMS down.
-    if _running is not None:
-        _running.factory.require_checks()
+    require_checks()
 
 
 def _check_keys_after_standstill(**kwargs: Any) -> None:

@@ -6,6 +6,7 @@ sends no ``post_migrate`` that would say so. So in Django's test environment eac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,23 +16,26 @@ from django.db.backends.signals import connection_created
 
 from django_asherah import engine
 
+_TAKES_AWAY = re.compile(r"\b(delete|truncate)\b.*encryption_key", re.IGNORECASE | re.DOTALL)
+
 
 def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     # The outbox is there once setup_test_environment() was called.
     if hasattr(mail, "outbox") and _notice not in connection.execute_wrappers:
-        connection.execute_wrappers.append(_notice)
+        # First: whoever has added one for a block, in which the connection is opened, takes the last away at its end.
+        connection.execute_wrappers.insert(0, _notice)
 
 
 def _notice(execute: Callable[..., Any], statement: Any, parameters: Any, many: bool, context: Any) -> Any:
-    if not _takes_keys_away(statement):
+    if not _TAKES_AWAY.search(str(statement)):
         return execute(statement, parameters, many, context)
-    with engine.key_rows_changing():
+    connection: BaseDatabaseWrapper = context["connection"]
+    try:
         return execute(statement, parameters, many, context)
-
-
-def _takes_keys_away(statement: Any) -> bool:
-    text = str(statement)
-    return "encryption_key" in text and text.lstrip().upper().startswith(("DELETE", "TRUNCATE"))
+    finally:
+        engine.require_checks()
+        if connection.in_atomic_block:  # Until it ends, others see the rows, and trust the keys again.
+            connection.on_commit(engine.require_checks)
 
 
 connection_created.connect(_watch, dispatch_uid="django_asherah.flushes")

@@ -189,8 +189,10 @@ class BatchKeyRing(KeyRing):
         due = [key_id for key_id in key_ids if key_id not in keys]
         for key_id in due:
             self._notify(CacheMissed(key_id))
+        may_go_on = self._serves_unseen
         try:
             latest = self._newest.find_many(due, now.wall)
+            may_go_on = self._may_go_on
             valid = self._valid_of(latest, now)
             keys |= valid | self._create_many_ahead(valid, latest, now)
             lacking = {key_id: latest.get(key_id) for key_id in due if key_id not in keys}
@@ -203,7 +205,7 @@ class BatchKeyRing(KeyRing):
                 if key_id in keys:
                     continue
                 key = held[key_id]
-                if key is None or not self._may_go_on(key, now, exc):
+                if key is None or not may_go_on(key, now):
                     raise
                 keys[key_id] = self._go_on(key, now, exc)
         return keys

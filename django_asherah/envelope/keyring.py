@@ -29,8 +29,6 @@ logger = logging.getLogger("django_asherah")
 CREATE_ATTEMPTS = 10
 """How often a key is made that another retires at once, before that is an error."""
 
-_UNASKED = MetastoreError("the key table was not asked in this thread, because an event loop runs in it")
-
 Sealer: TypeAlias = Callable[[bytearray, int], EnvelopeKeyRecord]
 
 
@@ -78,9 +76,11 @@ class KeyRing(KeyLoader):
             return key
         if not self.threads.must_not_wait():
             return None
+        now = self._clocks.now()
         if self._checks.is_under_way(key_id):
-            return key  # Whatever that check has found so far: a newer key takes its place at once.
-        if not self._may_go_on(key, self._clocks.now(), _UNASKED):
+            # Whatever that check has found so far: a newer key takes its place at once. If it ever ends.
+            return key if now.wall <= self._policy.ends_at(key.meta.created) else None
+        if not self._serves_unseen(key, now):
             return None
         self._check_later(key)
         return key
@@ -132,7 +132,7 @@ class KeyRing(KeyLoader):
 
     def _check_later(self, key: CryptoKey) -> None:
         key_id = key.meta.key_id
-        if self.cache.current(key_id) is key and self._may_go_on(key, self._clocks.now(), _UNASKED):
+        if self.cache.current(key_id) is key and self._serves_unseen(key, self._clocks.now()):
             self._checks.start(key_id, partial(self._check_now, key, self._check_current))
         else:
             super()._check_later(key)
@@ -141,8 +141,14 @@ class KeyRing(KeyLoader):
         """Check a key that took new writes, and make the next if it is time; the caller holds the id's lock."""
         key_id, now = key.meta.key_id, self._clocks.now()
         current = self.cache.current(key_id)
-        if current is None or not current.takes_writes(now.timer):
-            self._renew(key_id, current, now)
+        try:
+            if current is None or not current.takes_writes(now.timer):
+                self._renew(key_id, current, now)
+        except AsherahError:
+            # Those who wait for a key are refused this one, so those who can't wait don't get it either.
+            if current is not None:
+                current.stop_writes(current.check_at)
+            raise
         self._check(key)  # Another may take the writes now, and this one goes on reading.
 
     def _without_check(self, key_id: str) -> CryptoKey:
@@ -155,15 +161,17 @@ class KeyRing(KeyLoader):
     def _renew(self, key_id: str, held: CryptoKey | None, now: Moment) -> CryptoKey:
         """Find or make the key for new writes. The caller holds the id's lock, if it may wait for it."""
         self._notify(CacheMissed(key_id))
+        may_go_on = self._serves_unseen
         try:
             record = self._newest.find(key_id, now.wall)
+            may_go_on = self._may_go_on
             key = self._find_valid(key_id, record, now)
             if key is None:
                 key = self._create_unless_made(key_id, record, now)
             elif self._is_due(key, now):
                 key = self._create_ahead(key, record, now)
         except (MetastoreError, KMSError) as exc:
-            if held is None or not self._may_go_on(held, now, exc):
+            if held is None or not may_go_on(held, now):
                 raise
             return self._go_on(held, now, exc)
         self.cache.make_current(key)
@@ -204,19 +212,23 @@ class KeyRing(KeyLoader):
     def _note_failed_renewal(self, key: CryptoKey, cause: AsherahError) -> None:
         self._notify(RenewalFailed(key.meta, self._grace_end(key), cause))
 
-    def _may_go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> bool:
+    def _serves_unseen(self, held: CryptoKey, now: Moment) -> bool:
+        """Tell whether new writes may go on under ``held`` although the metastore can't be asked about it."""
+        return held.is_committed and now.wall <= self._grace_end(held)
+
+    def _may_go_on(self, held: CryptoKey, now: Moment) -> bool:
         """Tell whether new writes may go on under ``held`` although it can't be renewed."""
-        if not held.is_committed or now.wall > self._grace_end(held):
+        if not self._serves_unseen(held, now):
             return False
-        # The KMS is down but the metastore answers: a revocation is not to be missed.
+        # The KMS is down, or the metastore stores nothing, but it answers: a revocation is not to be missed.
         try:
-            return isinstance(cause, MetastoreError) or not self._is_revoked(held)
+            return not self._is_revoked(held)
         except MetastoreError:  # It answered a moment ago, and is down, too, by now.
             return True
 
     def _grace_end(self, key: CryptoKey) -> float:
         """Return until when ``key`` takes new writes if no new one can be made (Unix seconds)."""
-        return 0.0 if key.is_retired else self._policy.expires_at(key.meta.created) + self._policy.grace
+        return 0.0 if key.is_retired else self._policy.ends_at(key.meta.created)
 
     def _is_revoked(self, held: CryptoKey) -> bool:
         record = self._metastore.load(held.meta)

@@ -41,7 +41,9 @@ class SystemKeys(BatchKeyRing):
     def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
         kept = self._unstored.get(meta.key_id)
         if kept is not None and kept.meta.created <= meta.created:
-            del self._unstored[meta.key_id]
+            self._unstored.pop(
+                meta.key_id, None
+            )  # Another thread may have, as not all who are here hold the id's lock.
         try:
             return self._kms.decrypt_key(record.key)
         except AsherahError as exc:
@@ -163,17 +165,17 @@ class IntermediateKeys(BatchKeyRing):
         except AsherahError:
             return False  # It has told of that itself.
 
-    def _may_go_on(self, held: CryptoKey, now: Moment, cause: AsherahError) -> bool:
+    def _serves_unseen(self, held: CryptoKey, now: Moment) -> bool:
         """Tell the same as for any key, and never if its system key is known to be revoked."""
         parent = held.record.parent_key_meta
         known = self._system_keys.cache.get(parent) if parent is not None else None
         is_out = known is not None and (known.record.revoked or known.is_for_reading)
-        return not is_out and super()._may_go_on(held, now, cause)
+        return not is_out and super()._serves_unseen(held, now)
 
     def _grace_end(self, key: CryptoKey) -> float:
         parent = key.record.parent_key_meta
         own = super()._grace_end(key)
-        return own if parent is None else min(own, self._policy.expires_at(parent.created) + self._policy.grace)
+        return own if parent is None else min(own, self._policy.ends_at(parent.created))
 
     def _is_revoked(self, held: CryptoKey) -> bool:
         parent = held.record.parent_key_meta

@@ -48,3 +48,7 @@ class CryptoPolicy:
     def expires_at(self, created: int) -> float:
         """Return the last moment at which a key ``created`` then takes new writes; it is expired strictly after it."""
         return created + self.expire_after
+
+    def ends_at(self, created: int) -> float:
+        """Return when a key stops taking new writes though no new one can be made (Unix seconds)."""
+        return self.expires_at(created) + self.grace

@@ -158,7 +158,7 @@ class Session:
             EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
         """
         key = self._keys.current_in_hand(self._key_id)
-        if key is None:
+        if key is None or key.is_retired:  # The next one is being made, and here there is time to wait for it.
             sealed: str = await self._keys.threads.run(self.encrypt, payload)
             return sealed
         return self.encrypt(payload, key)
@@ -170,7 +170,7 @@ class Session:
             EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
         """
         key = self._keys.current_in_hand(self._key_id)
-        if key is None:
+        if key is None or key.is_retired:  # The next one is being made, and here there is time to wait for it.
             sealed: bytes = await self._keys.threads.run(self.encrypt_compact, payload)
             return sealed
         return self.encrypt_compact(payload, key)

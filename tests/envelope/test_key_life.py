@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from django_asherah.envelope.aead import Cipher
@@ -366,6 +368,24 @@ class TestOutOfReach:
         world.metastore.store = store  # type: ignore[method-assign]
         with pytest.raises(MetastoreError, match="read-only"):
             used_key(world)
+
+    @pytest.mark.parametrize("gone", [[SK], [IK], [IK, SK]])
+    @pytest.mark.parametrize("is_batch", [True, False])
+    def test_a_deletion_counts_although_no_new_key_can_be_stored(
+        self, world: World, gone: list[KeyMeta], is_batch: bool
+    ) -> None:
+        def store(*arguments: Any) -> Any:
+            raise MetastoreError("read-only")
+
+        used_key(world)
+        for meta in gone:
+            del world.metastore.records[meta]
+        world.clock.now = START + 3600
+        world.metastore.store = world.metastore.store_many = store  # type: ignore[method-assign]
+        for _ in range(3):
+            with pytest.raises(MetastoreError, match="read-only"):
+                world.factory.current_keys(["p"]) if is_batch else used_key(world)
+            world.clock.now += RETRY_AFTER
 
     def test_a_key_that_was_found_deleted_is_no_fallback_later(self, world: World) -> None:
         text = world.factory.get_session("p").encrypt(b"x")

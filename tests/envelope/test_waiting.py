@@ -186,6 +186,87 @@ def test_a_revoked_key_that_nothing_can_follow_takes_no_writes(waiting: WaitingW
         asyncio.run(session.aencrypt(b"z"))
 
 
+def test_what_is_awaited_is_sealed_under_no_key_that_was_found_revoked(waiting: WaitingWorld) -> None:
+    session, record = warm(waiting)
+    old = newest(waiting, IK_ID)
+    waiting.metastore.revoke(old)
+    waiting.clock.now += HOUR
+    stalled, go_on, store = threading.Event(), threading.Event(), waiting.metastore.store_many
+
+    def slow_store(key_id: str, stored: Any) -> bool:
+        stalled.set()
+        assert go_on.wait(30)
+        return store({KeyMeta(key_id, stored.created): stored}) != set()
+
+    async def work() -> list[Any]:
+        calls = [asyncio.create_task(call(b"y")) for call in (session.aencrypt, session.aencrypt_compact)]
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(*calls)
+
+    waiting.metastore.store = slow_store  # type: ignore[method-assign]
+    session.decrypt(record)
+    assert stalled.wait(30)
+    sealed = asyncio.run(work())
+    waiting.settle()
+    assert [sealed_under(session, each) for each in sealed] == [newest(waiting, IK_ID)] * 2
+    assert newest(waiting, IK_ID) != old
+
+
+@pytest.mark.parametrize("gone", [[IK_ID], [SK_ID], [IK_ID, SK_ID]], ids=",".join)
+@pytest.mark.parametrize("is_kms_down", [True, False])
+def test_a_key_whose_row_is_gone_takes_no_writes_though_nothing_can_follow_it(
+    waiting: WaitingWorld, gone: list[str], is_kms_down: bool
+) -> None:
+    """After a restart, nobody could read what it had sealed."""
+    session, _ = warm(waiting)
+    for key_id in gone:
+        del waiting.metastore.records[newest(waiting, key_id)]
+    if is_kms_down and SK_ID in gone:
+        waiting.factory.system_keys.require_checks()
+        waiting.kms.down = True
+    else:
+        waiting.metastore.store = refuse_to_store  # type: ignore[method-assign]
+    waiting.clock.now += HOUR
+    session.encrypt(b"y")
+    waiting.settle()
+
+    for _ in range(3):
+        with pytest.raises(LookupError, match="must not wait"):
+            session.encrypt(b"z")
+        with pytest.raises((KMSError, MetastoreError)):
+            asyncio.run(session.aencrypt(b"z"))
+        waiting.settle()
+        waiting.clock.now += RETRY_AFTER
+
+
+def refuse_to_store(*arguments: Any) -> Any:
+    raise MetastoreError("read-only")
+
+
+def test_a_check_that_never_ends_lets_a_key_serve_no_longer_than_its_grace(loop: Loop) -> None:
+    waiting = WaitingWorld(loop, policy=CryptoPolicy(grace=DAY, renew_ahead=0), loading_timeout=0.01)
+    session, _ = warm(waiting)
+    stalled, go_on = threading.Event(), threading.Event()
+
+    def stall(key_id: str) -> None:
+        stalled.set()
+        assert go_on.wait(30)
+
+    waiting.metastore.load_latest = stall  # type: ignore[method-assign]
+    waiting.clock.now += HOUR
+    session.encrypt(b"y")
+    assert stalled.wait(30)
+    waiting.clock.now = START + 91 * DAY
+    session.encrypt(b"y")
+    waiting.clock.now += 1
+
+    with pytest.raises(KMSError, match="another thread has been loading or making it"):
+        session.encrypt(b"y")
+    go_on.set()
+    waiting.settle()
+
+
 def test_a_metastore_that_fails_is_asked_again_in_a_minute(waiting: WaitingWorld) -> None:
     session, record = warm(waiting)
     waiting.metastore.down = True
