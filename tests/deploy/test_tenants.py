@@ -74,29 +74,19 @@ def env() -> Iterator[dict[str, str]]:
     execute("default", f"DROP DATABASE {name} (FORCE)")
 
 
-def manage(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+def python(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "django", *words],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def manage(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return python(env, "-m", "django", *words)
 
 
 def run(env: dict[str, str], program: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a program of a process of its own, which has opened no key yet."""
-    return subprocess.run(
-        [sys.executable, "-c", START + program, *words],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return python(env, "-c", START + program, *words)
 
 
 def rows_of(env: dict[str, str], schema: str) -> int:
