@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from copy import copy
-from typing import Self
+from typing import Self, TypeVar
 
 from django_asherah.envelope.aead import StreamCipher
 from django_asherah.envelope.checks import Threads
@@ -40,6 +40,8 @@ from django_asherah.envelope.records import (
     write_json,
 )
 from django_asherah.exceptions import DecryptionError, EncryptionError, PartitionMismatchError
+
+T = TypeVar("T")
 
 _DEFAULT_POLICY = CryptoPolicy()
 _DEFAULT_THREADS = Threads()
@@ -157,11 +159,7 @@ class Session:
         Raises:
             EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
         """
-        key = self._keys.current_in_hand(self._key_id)
-        if key is None or key.is_retired:  # The next one is being made, and here there is time to wait for it.
-            sealed: str = await self._keys.threads.run(self.encrypt, payload)
-            return sealed
-        return self.encrypt(payload, key)
+        return await self._seal_later(self.encrypt, payload)
 
     async def aencrypt_compact(self, payload: bytes) -> bytes:
         """Return the same as :meth:`encrypt_compact`, as :meth:`aencrypt` does.
@@ -169,11 +167,14 @@ class Session:
         Raises:
             EncryptionError, KMSError, MetastoreError: as :meth:`encrypt`.
         """
+        return await self._seal_later(self.encrypt_compact, payload)
+
+    async def _seal_later(self, seal: Callable[..., T], payload: bytes) -> T:
         key = self._keys.current_in_hand(self._key_id)
         if key is None or key.is_retired:  # The next one is being made, and here there is time to wait for it.
-            sealed: bytes = await self._keys.threads.run(self.encrypt_compact, payload)
+            sealed: T = await self._keys.threads.run(seal, payload)
             return sealed
-        return self.encrypt_compact(payload, key)
+        return seal(payload, key)
 
     async def adecrypt(self, record: str | bytes) -> bytes:
         """Return the same as :meth:`decrypt`. If the key has yet to be loaded, a thread does it.
