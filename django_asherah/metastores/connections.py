@@ -228,9 +228,12 @@ def _make_new(borrowed: BaseDatabaseWrapper) -> None:
 
 
 def _sees_what_is_committed(borrowed: BaseDatabaseWrapper) -> bool:
-    with borrowed.cursor() as cursor:
-        cursor.execute(_SEES_WHAT_IS_COMMITTED)
-        row = cursor.fetchone()
+    try:
+        with borrowed.cursor() as cursor:
+            cursor.execute(_SEES_WHAT_IS_COMMITTED)
+            row = cursor.fetchone()
+    except DatabaseFailure:  # Its functions may be forbidden, or not there: some servers are only like PostgreSQL.
+        return False
     return bool(row and row[0])
 
 

@@ -251,6 +251,24 @@ def test_a_role_that_djangos_settings_assume_is_the_keys_too(make_alias: Callabl
         execute("default", f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
 
 
+def test_where_it_cannot_be_told_what_is_committed_a_private_connection_serves(
+    metastore: DatabaseMetastore, make_alias: Callable[..., str]
+) -> None:
+    function = "FUNCTION pg_stat_get_xact_tuples_inserted(oid)"
+    execute("default", f"CREATE ROLE {ROLE} LOGIN; GRANT SELECT ON encryption_key TO {ROLE}")
+    execute("default", f"REVOKE EXECUTE ON {function} FROM PUBLIC")
+    alias = make_alias("forbidden", USER=ROLE)
+    try:
+        with transaction.atomic(using=alias):
+            execute(alias, "SELECT 1")
+            assert DatabaseMetastore(alias).load(OLD) == record(OLD)
+            assert execute(alias, "SELECT 2") == [(2,)]
+    finally:
+        connections[alias].close()
+        execute("default", f"GRANT EXECUTE ON {function} TO PUBLIC")
+        execute("default", f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+
+
 def _user(connection: Any) -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_user")
