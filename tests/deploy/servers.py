@@ -62,7 +62,7 @@ def finding_the_project(env: dict[str, str]) -> dict[str, str]:
 def _end(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
     try:
-        server.wait(30)
+        server.wait(60)  # A worker that gunicorn has just forked may miss its signal, and is killed after 30 seconds.
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, signal.SIGKILL)  # Of the session that it was started with.
         server.wait()
