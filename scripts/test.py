@@ -43,7 +43,7 @@ KNOW_NO_DATABASE = (
     *(f"hostile/test_{name}.py" for name in ("corpus", "mutations")),
     *(f"leaks/test_{name}.py" for name in ("core_dumps", "engine", "kms", "native")),
     *(f"test_{name}.py" for name in ("benchmarks", "celery", "conf", "demo", "imports", "packaging", "providers")),
-    *(f"test_{name}.py" for name in ("testing", "tutorial", "wheel")),
+    *(f"test_{name}.py" for name in ("runners", "testing", "tutorial", "wheel")),
 )
 """Know no database, or SQLite alone; run once, with SQLite."""
 
