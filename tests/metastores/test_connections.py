@@ -67,6 +67,38 @@ def reads(metastore: DatabaseMetastore) -> dict[str, Any]:
     }
 
 
+COPIED = "INSERT INTO encryption_key (id, created, key_record, row_id) SELECT '_SK_x', created, key_record, 0 FROM "
+WAYS = {
+    "a trigger": (
+        (
+            "CREATE TABLE source (id int); CREATE FUNCTION copied() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN {COPIED} encryption_key; RETURN NEW; END $$; "
+            "CREATE TRIGGER copies AFTER INSERT ON source FOR EACH ROW EXECUTE FUNCTION copied()"
+        ),
+        "INSERT INTO source VALUES (1)",
+        "DROP TABLE source; DROP FUNCTION copied",
+    ),
+    "a partition": (
+        (
+            "ALTER TABLE encryption_key RENAME TO part; CREATE TABLE encryption_key (LIKE part) "
+            "PARTITION BY RANGE (created); "
+            "ALTER TABLE encryption_key ATTACH PARTITION part DEFAULT"
+        ),
+        f"{COPIED} encryption_key",
+        (
+            "ALTER TABLE encryption_key DETACH PARTITION part; DROP TABLE encryption_key; "
+            "ALTER TABLE part RENAME TO encryption_key"
+        ),
+    ),
+    "a view": (
+        "ALTER TABLE encryption_key RENAME TO hidden; CREATE VIEW encryption_key AS SELECT * FROM hidden",
+        f"{COPIED} encryption_key",
+        "DROP VIEW encryption_key; ALTER TABLE hidden RENAME TO encryption_key",
+    ),
+}
+"""How to prepare the database, write an uncommitted copy of a key, and clean up."""
+
+
 class TestInATransaction:
     @pytest.mark.parametrize("first", ["SELECT 1", "CREATE TEMPORARY TABLE written (id int)"])
     def test_no_second_connection_is_needed(self, metastore: DatabaseMetastore, first: str) -> None:
@@ -104,6 +136,41 @@ class TestInATransaction:
                 execute("default", "RELEASE SAVEPOINT inner_one")
             assert reads(metastore)["load_latest"] == reads(metastore)["load"] == record(OLD)
             raise ZeroDivisionError  # It rolls back, and what it wrote is gone.
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_by_whatever_way_it_has_written(self, metastore: DatabaseMetastore, way: str) -> None:
+        prepare, write, clean_up = WAYS[way]
+        execute("default", prepare)
+        try:
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                with transaction.atomic():
+                    execute("default", write)
+                assert execute("default", "SELECT COUNT(*) FROM encryption_key WHERE id = '_SK_x'") == [(1,)]
+                assert metastore.load_latest("_SK_x") is None
+                assert metastore.load(OLD) == record(OLD)
+                raise ZeroDivisionError
+        finally:
+            execute("default", clean_up)
+
+    def test_what_it_has_set_for_itself_stays(self, metastore: DatabaseMetastore) -> None:
+        execute("default", "CREATE SCHEMA elsewhere")
+        with transaction.atomic():
+            execute("default", "SET LOCAL search_path = elsewhere; SET LOCAL lock_timeout = '7s'")
+            before = execute("default", SHOW)
+            assert metastore.load(OLD) == record(OLD)
+            assert execute("default", SHOW) == before
+        execute("default", "DROP SCHEMA elsewhere")
+
+    def test_without_autocommit_nothing_is_ended(self, metastore: DatabaseMetastore) -> None:
+        transaction.set_autocommit(False)
+        try:
+            assert metastore.load(OLD) == record(OLD)
+            execute("default", "CREATE TABLE undone (id int)")
+            assert metastore.load(OLD) == record(OLD)
+            transaction.rollback()
+        finally:
+            transaction.set_autocommit(True)
+        assert execute("default", "SELECT to_regclass('undone')") == [(None,)]
 
     def test_one_that_has_failed_still_reads(self, metastore: DatabaseMetastore) -> None:
         with pytest.raises(DatabaseError), transaction.atomic():
