@@ -10,7 +10,7 @@ its own wherever that shows what a private one would show, and asks for a second
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar, cast
 
 from django.db import Error as DatabaseFailure
@@ -35,17 +35,22 @@ _IDLE, _IN_TRANSACTION = 0, 2
 # wait would never end.
 _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_setting('lock_timeout') = '0'"
 
-_TRANSACTION = ("BEGIN", "ROLLBACK")
-_SAVEPOINT = ("SAVEPOINT asherah_keys", "ROLLBACK TO SAVEPOINT asherah_keys; RELEASE SAVEPOINT asherah_keys")
+# One statement at a time: with psycopg's prepare_threshold, several of them in one are an error.
+_BACK_TO_SAVEPOINT = ("ROLLBACK TO SAVEPOINT asherah_keys", "RELEASE SAVEPOINT asherah_keys")
 
-_AS_NEW = "SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL role TO DEFAULT; SET LOCAL search_path TO DEFAULT"
+_AS_NEW = (
+    "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+    "SET LOCAL role TO DEFAULT",
+    "SET LOCAL search_path TO DEFAULT",
+)
 
 # What a statement of the caller's transaction sees is all committed, and all that is committed, if each statement has a
 # snapshot of its own and the transaction has not written to the table. PostgreSQL counts that for plain tables alone,
 # and may count what its session wrote a moment before.
 _SEES_WHAT_IS_COMMITTED: Final = """
-    SELECT current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
-    AND (pg_current_xact_id_if_assigned() IS NULL OR current_setting('track_counts') = 'on' AND relkind = 'r'
+    SELECT pg_current_xact_id_if_assigned() IS NULL
+    OR (current_setting('track_counts') = 'on'
+    AND relkind = 'r' AND NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = pg_class.oid)
     AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
     + pg_stat_get_xact_tuples_deleted(oid) = 0)
     FROM pg_class WHERE oid = to_regclass('encryption_key')
@@ -140,23 +145,33 @@ def as_new(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     borrowed = shared.copy()
     borrowed.connection = shared.connection
     borrowed.autocommit = True
-    # Whoever has sent a BEGIN by hand is in a transaction as well, and autocommit that is off begins one with anything.
-    is_idle = _status(shared) == _IDLE and cast(Any, shared.connection).autocommit
-    begin, end = _TRANSACTION if is_idle else _SAVEPOINT
+    # Whoever has sent a BEGIN by hand is in a transaction as well. One that has yet to send a statement is in none.
+    is_idle, autocommits = _status(shared) == _IDLE, cast(Any, shared.connection).autocommit
     try:
-        _send(shared, begin)
+        if not is_idle:
+            _send(shared, "SAVEPOINT asherah_keys")
+        elif autocommits:
+            _send(shared, "BEGIN")
         try:
             _make_new(borrowed)
-            with _watched_as(shared, borrowed) if is_idle else nullcontext():
+            with _watched_as(shared, borrowed) if is_idle and autocommits else nullcontext():
                 yield borrowed
         finally:
-            with suppress(DatabaseFailure):
-                _send(shared, end)
+            _restore(shared, ("ROLLBACK",) if is_idle else _BACK_TO_SAVEPOINT)
     except (OperationalError, InterfaceError):
         shared.errors_occurred = True  # Then Django looks whether the connection is usable.
         raise
     finally:
         borrowed.connection = None
+
+
+def _restore(shared: BaseDatabaseWrapper, statements: tuple[str, ...]) -> None:
+    try:
+        for statement in statements:
+            _send(shared, statement)
+    except DatabaseFailure:
+        # The caller must never go on in a state that is ours: what it writes next could go to another's schema.
+        cast(Any, shared.connection).close()
 
 
 @contextmanager
@@ -186,13 +201,26 @@ def _read_on_postgresql(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     if not in_transaction(shared):
         return _despite_a_lost_connection(shared, lambda shared: read_as_caller(shared, work))
     try:
-        with as_new(shared) as borrowed:
-            if _sees_what_is_committed(borrowed):
-                return work(borrowed)
+        if _has_a_snapshot_a_statement(shared):
+            with as_new(shared) as borrowed:
+                if _sees_what_is_committed(borrowed):
+                    return work(borrowed)
     except DatabaseFailure:
-        if _status(shared) == _IN_TRANSACTION:
+        if _status(shared) in (_IDLE, _IN_TRANSACTION):
             raise
     return privately(shared, work)
+
+
+def _has_a_snapshot_a_statement(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether the caller's transaction is one that sees what was committed since its first query.
+
+    In another, any query of ours would be that first one. SHOW is none.
+    """
+    if shared.connection is None or _status(shared) == _IDLE:
+        return True  # It has yet to begin, and we read in one of our own.
+    with shared.wrap_database_errors, cast(Any, shared.connection).cursor() as cursor:
+        cursor.execute("SHOW transaction_isolation")
+        return cursor.fetchone()[0] in ("read committed", "read uncommitted")
 
 
 def _despite_a_lost_connection(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
@@ -219,7 +247,8 @@ def _would_wait_for_a_pool(shared: BaseDatabaseWrapper) -> bool:
 
 
 def _make_new(borrowed: BaseDatabaseWrapper) -> None:
-    _execute(borrowed, _AS_NEW)
+    for statement in _AS_NEW:
+        _execute(borrowed, statement)
     role = borrowed.settings_dict["OPTIONS"].get("assume_role")
     if role:
         _execute(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -90,6 +90,11 @@ WAYS = {
             "ALTER TABLE part RENAME TO encryption_key"
         ),
     ),
+    "a child": (
+        "CREATE TABLE child () INHERITS (encryption_key)",
+        f"{COPIED.replace('encryption_key', 'child')} encryption_key",
+        "DROP TABLE child",
+    ),
     "a view": (
         "ALTER TABLE encryption_key RENAME TO hidden; CREATE VIEW encryption_key AS SELECT * FROM hidden",
         f"{COPIED} encryption_key",
@@ -151,6 +156,46 @@ class TestInATransaction:
                 raise ZeroDivisionError
         finally:
             execute("default", clean_up)
+
+    @pytest.mark.parametrize("is_atomic", [False, True])
+    def test_statements_that_are_prepared_at_once_leave_the_caller_its_state(
+        self, metastore: DatabaseMetastore, make_alias: Callable[..., str], is_atomic: bool
+    ) -> None:
+        execute("default", "CREATE SCHEMA elsewhere")
+        alias = make_alias("prepared", OPTIONS={"prepare_threshold": 0, "server_side_binding": True})
+        try:
+            execute(alias, "SET search_path = elsewhere")
+            with transaction.atomic(using=alias) if is_atomic else nullcontext():
+                execute(alias, "SELECT 1")
+                assert DatabaseMetastore(alias).load(OLD) == record(OLD)
+                assert execute(alias, "SHOW search_path") == [("elsewhere",)]
+            assert execute(alias, "SHOW search_path") == [("elsewhere",)]
+        finally:
+            connections[alias].close()
+            execute("default", "DROP SCHEMA elsewhere")
+
+    def test_one_that_has_not_begun_is_not_begun(self, metastore: DatabaseMetastore) -> None:
+        with transaction.atomic():
+            assert metastore.load(OLD) == record(OLD)
+            assert connections["default"].connection.info.transaction_status == 0  # type: ignore[union-attr]
+            execute("default", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+
+    def test_its_snapshot_is_taken_by_its_own_first_query(self, metastore: DatabaseMetastore) -> None:
+        with transaction.atomic():
+            execute("default", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            assert metastore.load(OLD) == record(OLD)
+            store_elsewhere(NEW)
+            assert execute("default", "SELECT COUNT(*) FROM encryption_key") == [(2,)]
+
+    def test_one_whose_state_cannot_be_restored_is_ended(self, metastore: DatabaseMetastore) -> None:
+        def release(connection: Any) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("RELEASE SAVEPOINT asherah_keys")  # As a receiver or a trigger of somebody's may.
+
+        with pytest.raises(DatabaseError), transaction.atomic():
+            execute("default", "SELECT 1")
+            metastore._read(release)
+            execute("default", "SELECT 1")
 
     def test_what_it_has_set_for_itself_stays(self, metastore: DatabaseMetastore) -> None:
         execute("default", "CREATE SCHEMA elsewhere")
