@@ -303,7 +303,7 @@ def _check_keys_after_migration(**kwargs: Any) -> None:
 
 def _check_keys_after_standstill(**kwargs: Any) -> None:
     if _running is not None and _running.standstill.has_ended():
-        _running.factory.require_checks()
+        require_checks()
 
 
 request_started.connect(_check_keys_after_standstill, dispatch_uid="django_asherah.engine")

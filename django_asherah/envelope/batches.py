@@ -123,8 +123,7 @@ class BatchKeyRing(KeyRing):
         # Only whoever checks a key waits for a slow metastore: the others read on with the key they have.
         lacking = {meta.key_id for meta in metas if (key := self.cache.get(meta)) is None or not key.is_committed}
         cached = {meta.key_id for meta in metas} - lacking
-        locked = (meta.key_id for meta in metas if meta.key_id in cached or self._may_wait())
-        with self._notify.held(), self._locked(locked, cached) as busy:
+        with self._notify.held(), self._locked(cached | lacking if self._may_wait() else cached, cached) as busy:
             now = self._clocks.now()
             keys: dict[KeyMeta, CryptoKey] = {}
             wanted: list[KeyMeta] = []
@@ -197,7 +196,7 @@ class BatchKeyRing(KeyRing):
             keys |= valid | self._create_many_ahead(valid, latest, now)
             lacking = {key_id: latest.get(key_id) for key_id in due if key_id not in keys}
             with self._locked(lacking):
-                made = {key_id: key for key_id in lacking if (key := self._made_meanwhile(key_id)) is not None}
+                made = self._all_made_meanwhile(dict.fromkeys(lacking))
                 unmade = {key_id: record for key_id, record in lacking.items() if key_id not in made}
                 keys |= made | self._create_many(unmade, now)
         except (MetastoreError, KMSError) as exc:
@@ -216,7 +215,7 @@ class BatchKeyRing(KeyRing):
         """Make the keys that follow those of ``valid`` which are due; none if they can't be made now."""
         due = {key_id: latest[key_id] for key_id, key in valid.items() if self._is_due(key, now)}
         with self._locked(due, due) as busy:
-            made = {key_id: key for key_id in due if (key := self._made_meanwhile(key_id, valid[key_id])) is not None}
+            made = self._all_made_meanwhile({key_id: valid[key_id] for key_id in due})
             free = {key_id: record for key_id, record in due.items() if key_id not in busy | made.keys()}
             try:
                 return made | self._create_many(free, now) if free else made
@@ -224,6 +223,11 @@ class BatchKeyRing(KeyRing):
                 for key_id in free:
                     self._note_failed_renewal(valid[key_id], exc)
                 return made
+
+    def _all_made_meanwhile(self, before: Mapping[str, CryptoKey | None]) -> dict[str, CryptoKey]:
+        """Return the keys that other threads have made of these ids, given the keys before them, if any."""
+        found = {key_id: self._made_meanwhile(key_id, old) for key_id, old in before.items()}
+        return {key_id: key for key_id, key in found.items() if key is not None}
 
     def _valid_of(self, latest: Mapping[str, EnvelopeKeyRecord], now: Moment) -> dict[str, CryptoKey]:
         """Return those of the latest keys that take new writes, and let new writes use them."""

@@ -41,9 +41,8 @@ class SystemKeys(BatchKeyRing):
     def _open(self, meta: KeyMeta, record: EnvelopeKeyRecord) -> bytearray:
         kept = self._unstored.get(meta.key_id)
         if kept is not None and kept.meta.created <= meta.created:
-            self._unstored.pop(
-                meta.key_id, None
-            )  # Another thread may have, as not all who are here hold the id's lock.
+            # Another thread may have taken it: not all who are here hold the id's lock.
+            self._unstored.pop(meta.key_id, None)
         try:
             return self._kms.decrypt_key(record.key)
         except AsherahError as exc:

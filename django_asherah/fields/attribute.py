@@ -101,9 +101,8 @@ class EncryptedAttribute(DeferredAttribute):
             if instance.__dict__.get(name) is value:  # Another thread may have assigned something since.
                 instance.__dict__[name] = opened
             return opened
-        with (
-            _keeping.get()
-        ):  # If another thread was quicker, its document is the one: of two, one would be changed in vain.
+        # If another thread was quicker, its document is the one: of two, one would be changed in vain.
+        with _keeping.get():
             if instance.__dict__[name] is value:
                 instance.__dict__[name] = opened
             return instance.__dict__[name]

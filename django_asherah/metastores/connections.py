@@ -218,9 +218,8 @@ def _has_a_snapshot_a_statement(shared: BaseDatabaseWrapper) -> bool:
     """
     if shared.connection is None or _status(shared) == _IDLE:
         return True  # It has yet to begin, and we read in one of our own.
-    with shared.wrap_database_errors, cast(Any, shared.connection).cursor() as cursor:
-        cursor.execute("SHOW transaction_isolation")
-        return cursor.fetchone()[0] in ("read committed", "read uncommitted")
+    [(level,)] = _send(shared, "SHOW transaction_isolation")
+    return level in ("read committed", "read uncommitted")
 
 
 def _despite_a_lost_connection(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
@@ -278,10 +277,11 @@ def _begin(private: BaseDatabaseWrapper) -> None:
     _execute(private, _LOCK_TIMEOUT)
 
 
-def _send(connection: BaseDatabaseWrapper, statement: str) -> None:
-    """Send a statement by the driver alone: a backend's own cursors may set a ``search_path`` of their own."""
+def _send(connection: BaseDatabaseWrapper, statement: str) -> list[tuple[Any, ...]]:
+    """Send a statement by the driver alone, and return its rows: a backend's own cursors may set a ``search_path``."""
     with connection.wrap_database_errors, cast(Any, connection.connection).cursor() as cursor:
         cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def _execute(connection: BaseDatabaseWrapper, statement: str) -> None:

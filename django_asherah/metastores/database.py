@@ -46,7 +46,8 @@ class DatabaseMetastore(DatabaseRows):
 
     Key rows must not hang on the caller's transaction: if it rolled back, what was encrypted under them
     elsewhere could never be read. So PostgreSQL and MySQL are written to through a private connection that
-    commits at once, and inside a transaction read through one too. SQLite allows one writer, so there the
+    commits at once, and inside a transaction read through one too, where the caller's own (on PostgreSQL alone) would
+    not show the same: see :mod:`~django_asherah.metastores.connections`. SQLite allows one writer, so there the
     caller's connection serves, and :meth:`is_committed` tells whether its transaction may yet take a row away.
     """
 

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from django.db import connections
+
+from tests.databases import execute
 from tests.faults.test_servers import ask_many, wait_for
 from tests.moto_servers import free_port
 
@@ -57,6 +60,23 @@ def finding_the_project(env: dict[str, str]) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")]),
         "DJANGO_SETTINGS_MODULE": "tests.deploy.settings",
     }
+
+
+def database_variables() -> dict[str, str]:
+    """Return what the fragments of settings read of the database under test."""
+    at = connections["default"].settings_dict
+    named = {"HOST": at["HOST"], "PORT": str(at["PORT"]), "NAME": at["NAME"], "USER": at["USER"]}
+    return {**{f"DATABASE_{part}": value for part, value in named.items()}, "PGPASSWORD": at["PASSWORD"]}
+
+
+@contextmanager
+def empty_database(suffix: str) -> Iterator[str]:
+    """Make a database beside the one under test; yield its name."""
+    name = f"{connections['default'].settings_dict['NAME']}_{suffix}"
+    execute("default", f"DROP DATABASE IF EXISTS {name}")
+    execute("default", f"CREATE DATABASE {name}")
+    yield name
+    execute("default", f"DROP DATABASE {name} (FORCE)")
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

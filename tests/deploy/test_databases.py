@@ -14,7 +14,7 @@ from django.db import connections
 
 from tests.databases import ROOT, execute
 from tests.deploy.pgbouncer import pgbouncer
-from tests.deploy.servers import command_of, running, serve
+from tests.deploy.servers import command_of, database_variables, empty_database, running, serve
 from tests.faults.proxy import Proxies
 from tests.faults.test_servers import WEST, wait_for
 from tests.moto_servers import free_port
@@ -23,10 +23,8 @@ from tests.moto_servers import free_port
 @pytest.fixture
 def env(env: dict[str, str]) -> dict[str, str]:
     """The same as for all, and what the fragments of settings read."""
-    at = connections["default"].settings_dict
-    named = {"HOST": at["HOST"], "PORT": str(at["PORT"]), "NAME": at["NAME"], "USER": at["USER"]}
-    env |= {f"DATABASE_{name}": value for name, value in named.items()}
-    return env | {"PGPASSWORD": at["PASSWORD"], "REPLICA_HOST": at["HOST"]}
+    variables = database_variables()
+    return env | variables | {"REPLICA_HOST": variables["DATABASE_HOST"]}
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -81,14 +79,11 @@ for schema, host in (("north", "north.clinic.test"), ("south", "south.clinic.tes
 @pytest.fixture
 def tenants_env(env: dict[str, str]) -> Iterator[dict[str, str]]:
     """A database in which the page's own settings have made two tenants."""
-    name = f"{env['DATABASE_NAME']}_tenants"
-    execute("default", f"DROP DATABASE IF EXISTS {name}")
-    execute("default", f"CREATE DATABASE {name}")
-    env |= {"DATABASE_NAME": name, "DEPLOY_SETTINGS": "settings_tenants.py", "DEPLOY_URLS": "clinic.records.views"}
-    for words in (["migrate_schemas", "--shared", "-v0"], ["shell", "-v0", "-c", TENANTS]):
-        subprocess.run(["python", "-m", "django", *words], cwd=ROOT, env=env, check=True, timeout=120)
-    yield env
-    execute("default", f"DROP DATABASE {name} (FORCE)")
+    with empty_database("tenants") as name:
+        env |= {"DATABASE_NAME": name, "DEPLOY_SETTINGS": "settings_tenants.py", "DEPLOY_URLS": "clinic.records.views"}
+        for words in (["migrate_schemas", "--shared", "-v0"], ["shell", "-v0", "-c", TENANTS]):
+            subprocess.run(["python", "-m", "django", *words], cwd=ROOT, env=env, check=True, timeout=120)
+        yield env
 
 
 def test_django_tenants_with_the_keys_in_the_public_schema(tenants_env: dict[str, str], proxies: Proxies) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connections
 
-from tests.databases import ROOT, execute
-from tests.deploy.servers import finding_the_project
+from tests.databases import ROOT
+from tests.deploy.servers import database_variables, empty_database, finding_the_project
 from tests.faults.processes import environment
 
 SCHEMAS = ("north", "south")
@@ -59,19 +58,14 @@ print(json.dumps(said))
 @pytest.fixture
 def env() -> Iterator[dict[str, str]]:
     """An empty database, and the environment of a project with tenants in it."""
-    at = connections["default"].settings_dict
-    name = f"{at['NAME']}_schemas"
-    execute("default", f"DROP DATABASE IF EXISTS {name}")
-    execute("default", f"CREATE DATABASE {name}")
-    named = {"HOST": at["HOST"], "PORT": str(at["PORT"]), "NAME": name, "USER": at["USER"]}
-    yield finding_the_project(environment("default", {})) | {
-        **{f"DATABASE_{part}": value for part, value in named.items()},
-        "PGPASSWORD": at["PASSWORD"],
-        "DJANGO_SETTINGS_MODULE": "tests.deploy.tenant_settings",
-        "DEPLOY_SETTINGS": "settings_tenants.py",
-        "DEPLOY_URLS": "clinic.records.views",
-    }
-    execute("default", f"DROP DATABASE {name} (FORCE)")
+    with empty_database("schemas") as name:
+        yield finding_the_project(environment("default", {})) | {
+            **database_variables(),
+            "DATABASE_NAME": name,
+            "DJANGO_SETTINGS_MODULE": "tests.deploy.tenant_settings",
+            "DEPLOY_SETTINGS": "settings_tenants.py",
+            "DEPLOY_URLS": "clinic.records.views",
+        }
 
 
 def python(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:

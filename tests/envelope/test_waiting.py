@@ -66,6 +66,18 @@ class WaitingWorld(World):
 
         return wait
 
+    def stall_stores(self) -> tuple[threading.Event, threading.Event]:
+        """Let the metastore store no key before the second event; the first tells that it was asked to."""
+        stalled, go_on, store = threading.Event(), threading.Event(), self.metastore.store_many
+
+        def slow_store(key_id: str, stored: Any) -> bool:
+            stalled.set()
+            assert go_on.wait(30)
+            return store({KeyMeta(key_id, stored.created): stored}) != set()
+
+        self.metastore.store = slow_store  # type: ignore[method-assign]
+        return stalled, go_on
+
     def settle(self) -> None:
         """Wait until every check is done."""
         rings = (self.factory.intermediate_keys, self.factory.system_keys)
@@ -154,14 +166,7 @@ def test_writes_go_on_while_the_key_that_follows_a_revoked_one_is_made(waiting: 
     session, record = warm(waiting)
     waiting.metastore.revoke(newest(waiting, level))
     waiting.clock.now += HOUR
-    stalled, go_on, store = threading.Event(), threading.Event(), waiting.metastore.store_many
-
-    def slow_store(key_id: str, stored: Any) -> bool:
-        stalled.set()
-        assert go_on.wait(30)
-        return store({KeyMeta(key_id, stored.created): stored}) != set()
-
-    waiting.metastore.store = slow_store  # type: ignore[method-assign]
+    stalled, go_on = waiting.stall_stores()
     session.decrypt(record)
     assert stalled.wait(30)
     assert session.decrypt(session.encrypt(b"y")) == b"y"
@@ -191,12 +196,7 @@ def test_what_is_awaited_is_sealed_under_no_key_that_was_found_revoked(waiting: 
     old = newest(waiting, IK_ID)
     waiting.metastore.revoke(old)
     waiting.clock.now += HOUR
-    stalled, go_on, store = threading.Event(), threading.Event(), waiting.metastore.store_many
-
-    def slow_store(key_id: str, stored: Any) -> bool:
-        stalled.set()
-        assert go_on.wait(30)
-        return store({KeyMeta(key_id, stored.created): stored}) != set()
+    stalled, go_on = waiting.stall_stores()
 
     async def work() -> list[Any]:
         calls = [asyncio.create_task(call(b"y")) for call in (session.aencrypt, session.aencrypt_compact)]
@@ -204,7 +204,6 @@ def test_what_is_awaited_is_sealed_under_no_key_that_was_found_revoked(waiting: 
         go_on.set()
         return await asyncio.gather(*calls)
 
-    waiting.metastore.store = slow_store  # type: ignore[method-assign]
     session.decrypt(record)
     assert stalled.wait(30)
     sealed = asyncio.run(work())
