@@ -72,7 +72,7 @@ def write(alias: str, text: str) -> int:
 
 def stored(alias: str) -> dict[int, str]:
     """Return every record as the database holds it, by primary key."""
-    return dict(execute(alias, "SELECT id, body FROM testapp_note"))
+    return dict(execute(alias, "SELECT id, body FROM testapp_note ORDER BY id"))
 
 
 def cold_factory() -> SessionFactory:
