@@ -2,7 +2,8 @@
 
 ``TEST_POSTGRES_URL``, ``TEST_MARIADB_URL`` and ``TEST_BROKER_URL`` (RabbitMQ, for Celery) say where the servers are. A
 server that does not answer is skipped and named at the end, and so is native code that isn't built; with ``CI`` set it
-is a failure.
+is a failure. With ``--newest`` CI tests the newest Django on PostgreSQL, in an environment of its own;
+``TEST_NEWEST_APART`` leaves out here what that runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,9 +60,18 @@ DIFFERS_BY_SERVER = (
 """Run code that is there for a server, whose coverage counts. All else is traced once, with SQLite: tracing is slow."""
 
 
+KNOW_NO_DJANGO = (
+    *("deploy", "envelope", "faults", "hostile", "interop", "kms", DYNAMODB),
+    *(f"test_{name}.py" for name in ("benchmarks", "packaging", "runners", "wheel")),
+)
+"""Depend on no version of Django; not run with the newest."""
+
+
 def main() -> int:
     """Run what is asked for; return the exit code."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["--newest"]:
+        return _pytest(SERVERS["PostgreSQL"], ["-m", "not memory", *_without(KNOW_NO_DJANGO), *arguments[1:]])
     return _quick(arguments[1:]) if arguments[:1] == ["--quick"] else _all(arguments)
 
 
@@ -98,11 +109,16 @@ def _runs(name: str, arguments: list[str]) -> list[tuple[str, list[str], bool]]:
     if name == "SQLite":
         return [(name, ["-m", "not memory"], True), (f"{name}, memory", ["-m", "memory"], False)]
     differs = [f"tests/{path}" for path in DIFFERS_BY_SERVER]
-    others = [f"--ignore=tests/{path}" for path in KNOW_NO_DATABASE] + [f"--ignore={path}" for path in differs]
-    return [
-        (f"{name}, code of its own", ["-m", "not memory", f"--ignore=tests/{DYNAMODB}", *differs], True),
-        (f"{name}, all else", ["-m", "not memory", *others], False),
-    ]
+    own = (f"{name}, code of its own", ["-m", "not memory", *_without([DYNAMODB]), *differs], True)
+    if name == "PostgreSQL" and os.environ.get("TEST_NEWEST_APART"):
+        others = [f"tests/{path}" for path in KNOW_NO_DJANGO if path not in KNOW_NO_DATABASE]
+        return [own, (f"{name}, what depends on no version of Django", ["-m", "not memory", *others], False)]
+    others = _without(KNOW_NO_DATABASE + DIFFERS_BY_SERVER)
+    return [own, (f"{name}, all else", ["-m", "not memory", *others], False)]
+
+
+def _without(paths: Iterable[str]) -> list[str]:
+    return [f"--ignore=tests/{path}" for path in paths]
 
 
 def _pytest(url: str, arguments: list[str], *, traced: bool = False) -> int:
