@@ -112,6 +112,7 @@ def _runs(name: str, arguments: list[str]) -> list[tuple[str, list[str], bool]]:
     own = (f"{name}, code of its own", ["-m", "not memory", *_without([DYNAMODB]), *differs], True)
     if name == "PostgreSQL" and os.environ.get("TEST_NEWEST_APART"):
         others = [f"tests/{path}" for path in KNOW_NO_DJANGO if path not in KNOW_NO_DATABASE]
+        others += _without(KNOW_NO_DATABASE)
         return [own, (f"{name}, what depends on no version of Django", ["-m", "not memory", *others], False)]
     others = _without(KNOW_NO_DATABASE + DIFFERS_BY_SERVER)
     return [own, (f"{name}, all else", ["-m", "not memory", *others], False)]
