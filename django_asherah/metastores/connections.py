@@ -29,7 +29,7 @@ PRIVATE_DEADLINE = 10.0
 """Seconds in which a private connection must be had and its work be done."""
 
 # psycopg's names for what a connection is in the midst of: libpq's PQtransactionStatus().
-_IDLE, _IN_TRANSACTION = 0, 2
+_IDLE, _ACTIVE, _IN_TRANSACTION = 0, 1, 2
 
 # How long PostgreSQL waits for a lock, unless a limit is set: the caller's own transaction may hold it, and then the
 # wait would never end.
@@ -37,6 +37,11 @@ _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_set
 
 # One statement at a time: with psycopg's prepare_threshold, several of them in one are an error.
 _BACK_TO_SAVEPOINT = ("ROLLBACK TO SAVEPOINT asherah_keys", "RELEASE SAVEPOINT asherah_keys")
+
+# A temporary table of the key table's name is the caller's own: a new connection has none.
+_TEMPORARY_LAST = """
+    SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp'), true)
+"""
 
 _AS_NEW = (
     "SET LOCAL SESSION AUTHORIZATION DEFAULT",
@@ -63,7 +68,7 @@ def read_committed(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     Raises:
         django.db.Error, MetastoreError: it can't be read.
     """
-    if _would_wait_for_a_pool(shared):
+    if _would_wait_for_a_pool(shared) or _is_busy(shared):
         return privately(shared, work)
     if shared.vendor == "postgresql":
         return _read_on_postgresql(shared, work)
@@ -80,6 +85,8 @@ def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     """
     if shared.vendor != "postgresql":
         return work(shared)
+    if _is_busy(shared):
+        return privately(shared, work)
     with as_new(shared) as borrowed:
         return work(borrowed)
 
@@ -253,6 +260,7 @@ def _make_new(borrowed: BaseDatabaseWrapper) -> None:
         _execute(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")
     _execute(borrowed, _LOCK_TIMEOUT)
     connection_created.send(sender=type(borrowed), connection=borrowed)  # The project's own may set a search_path.
+    _execute(borrowed, _TEMPORARY_LAST)
 
 
 def _sees_what_is_committed(borrowed: BaseDatabaseWrapper) -> bool:
@@ -263,6 +271,14 @@ def _sees_what_is_committed(borrowed: BaseDatabaseWrapper) -> bool:
     except DatabaseFailure:  # Its functions may be forbidden, or not there: some servers are only like PostgreSQL.
         return False
     return bool(row and row[0])
+
+
+def _is_busy(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether PostgreSQL's connection is in the midst of a COPY, a stream or a pipeline: it serves nothing else."""
+    if shared.vendor != "postgresql" or shared.connection is None:
+        return False
+    libpq = getattr(shared.connection, "pgconn", None)  # psycopg2 has none, nor pipelines.
+    return _status(shared) == _ACTIVE or bool(libpq and libpq.pipeline_status)
 
 
 def _status(connection: BaseDatabaseWrapper) -> int:

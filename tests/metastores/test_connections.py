@@ -279,6 +279,42 @@ STATES = {
 SHOW = "SELECT current_setting('search_path'), current_user, session_user, current_setting('lock_timeout')"
 
 
+@pytest.mark.parametrize("is_atomic", [False, True])
+class TestInTheMidstOfSomething:
+    """The caller's connection serves nothing else before it has ended."""
+
+    @pytest.fixture(autouse=True)
+    def table(self, metastore: DatabaseMetastore) -> Iterator[None]:
+        execute("default", "CREATE TABLE midst (id int)")
+        yield
+        execute("default", "DROP TABLE midst")
+
+    def test_a_copy_goes_on(self, metastore: DatabaseMetastore, is_atomic: bool) -> None:
+        with transaction.atomic() if is_atomic else nullcontext(), connections["default"].cursor() as cursor:
+            with cursor.copy("COPY midst FROM STDIN") as copy:
+                copy.write_row([1])
+                assert reads(metastore)["load"] == record(OLD)
+                assert [row.key_id for row in metastore.versions(OLD.key_id)] == [OLD.key_id]
+                copy.write_row([2])
+        assert execute("default", "SELECT id FROM midst ORDER BY id") == [(1,), (2,)]
+
+    def test_a_stream_goes_on(self, metastore: DatabaseMetastore, is_atomic: bool) -> None:
+        with transaction.atomic() if is_atomic else nullcontext(), connections["default"].cursor() as cursor:
+            rows = cursor.stream("SELECT * FROM generate_series(1, 3)")
+            assert next(rows) == (1,)
+            assert reads(metastore)["load"] == record(OLD)
+            assert list(rows) == [(2,), (3,)]
+
+    def test_a_pipeline_goes_on(self, metastore: DatabaseMetastore, is_atomic: bool) -> None:
+        own: Any = connections["default"].connection
+        with transaction.atomic() if is_atomic else nullcontext(), own.pipeline():
+            with connections["default"].cursor() as cursor:
+                cursor.execute("INSERT INTO midst VALUES (1)")
+                assert reads(metastore)["load"] == record(OLD)
+                cursor.execute("INSERT INTO midst VALUES (2)")
+        assert execute("default", "SELECT id FROM midst ORDER BY id") == [(1,), (2,)]
+
+
 @pytest.mark.parametrize("state", STATES)
 class TestStateOfTheCallersConnection:
     """It neither hides the keys nor is it changed: what is stored over a new connection is read again."""
@@ -318,6 +354,16 @@ class TestStateOfTheCallersConnection:
         found = metastore.load(OLD)
         assert found is not None
         assert found.revoked
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_a_temporary_table_of_the_callers_holds_no_keys(metastore: DatabaseMetastore, is_atomic: bool) -> None:
+    with transaction.atomic() if is_atomic else nullcontext():
+        execute("default", "CREATE TEMPORARY TABLE encryption_key (LIKE public.encryption_key)")
+        try:
+            assert reads(metastore)["load"] == record(OLD)
+        finally:
+            execute("default", "DROP TABLE pg_temp.encryption_key")
 
 
 def test_what_the_project_sets_on_each_new_connection_holds_for_the_keys_too(make_alias: Callable[..., str]) -> None:
