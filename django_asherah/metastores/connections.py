@@ -274,7 +274,7 @@ def _sees_what_is_committed(borrowed: BaseDatabaseWrapper) -> bool:
 
 
 def _is_busy(shared: BaseDatabaseWrapper) -> bool:
-    """Tell whether PostgreSQL's connection is in the midst of a COPY, a stream or a pipeline: it serves nothing else."""
+    """Tell whether PostgreSQL's connection is in a COPY, a stream or a pipeline: then it serves nothing else."""
     if shared.vendor != "postgresql" or shared.connection is None:
         return False
     libpq = getattr(shared.connection, "pgconn", None)  # psycopg2 has none, nor pipelines.

@@ -290,12 +290,15 @@ class TestInTheMidstOfSomething:
         execute("default", "DROP TABLE midst")
 
     def test_a_copy_goes_on(self, metastore: DatabaseMetastore, is_atomic: bool) -> None:
-        with transaction.atomic() if is_atomic else nullcontext(), connections["default"].cursor() as cursor:
-            with cursor.copy("COPY midst FROM STDIN") as copy:
-                copy.write_row([1])
-                assert reads(metastore)["load"] == record(OLD)
-                assert [row.key_id for row in metastore.versions(OLD.key_id)] == [OLD.key_id]
-                copy.write_row([2])
+        with (
+            transaction.atomic() if is_atomic else nullcontext(),
+            connections["default"].cursor() as cursor,
+            cursor.copy("COPY midst FROM STDIN") as copy,
+        ):
+            copy.write_row([1])
+            assert reads(metastore)["load"] == record(OLD)
+            assert [row.key_id for row in metastore.versions(OLD.key_id)] == [OLD.key_id]
+            copy.write_row([2])
         assert execute("default", "SELECT id FROM midst ORDER BY id") == [(1,), (2,)]
 
     def test_a_stream_goes_on(self, metastore: DatabaseMetastore, is_atomic: bool) -> None:
@@ -307,11 +310,14 @@ class TestInTheMidstOfSomething:
 
     def test_a_pipeline_goes_on(self, metastore: DatabaseMetastore, is_atomic: bool) -> None:
         own: Any = connections["default"].connection
-        with transaction.atomic() if is_atomic else nullcontext(), own.pipeline():
-            with connections["default"].cursor() as cursor:
-                cursor.execute("INSERT INTO midst VALUES (1)")
-                assert reads(metastore)["load"] == record(OLD)
-                cursor.execute("INSERT INTO midst VALUES (2)")
+        with (
+            transaction.atomic() if is_atomic else nullcontext(),
+            own.pipeline(),
+            connections["default"].cursor() as cursor,
+        ):
+            cursor.execute("INSERT INTO midst VALUES (1)")
+            assert reads(metastore)["load"] == record(OLD)
+            cursor.execute("INSERT INTO midst VALUES (2)")
         assert execute("default", "SELECT id FROM midst ORDER BY id") == [(1,), (2,)]
 
 
