@@ -38,26 +38,28 @@ _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_set
 # One statement at a time: with psycopg's prepare_threshold, several of them in one are an error.
 _BACK_TO_SAVEPOINT = ("ROLLBACK TO SAVEPOINT asherah_keys", "RELEASE SAVEPOINT asherah_keys")
 
-# A temporary table of the key table's name is the caller's own: a new connection has none.
-_TEMPORARY_LAST = """
-    SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp'), true)
-"""
-
 _AS_NEW = (
     "SET LOCAL SESSION AUTHORIZATION DEFAULT",
     "SET LOCAL role TO DEFAULT",
     "SET LOCAL search_path TO DEFAULT",
 )
 
+# A temporary table is the session's alone, and PostgreSQL looks there first unless it is told otherwise. Behind a
+# pooler, it may be anybody's.
+_TEMPORARY_LAST = """
+    SELECT set_config('search_path', concat_ws(', ', NULLIF(current_setting('search_path'), ''), 'pg_temp'), true)
+"""
+
 # What a statement of the caller's transaction sees is all committed, and all that is committed, if each statement has a
-# snapshot of its own and the transaction has not written to the table. PostgreSQL counts that for plain tables alone,
-# and may count what its session wrote a moment before.
+# snapshot of its own and the transaction has not written to the table. If it has, it holds a lock on it until it ends.
+# If it has altered the table, it has that of LOCK TABLE, and the table's description is as young as the transaction.
+# That tells of plain tables alone. Where no locks are listed, not even those of this query, it is not known: NULL.
 _SEES_WHAT_IS_COMMITTED: Final = """
     SELECT pg_current_xact_id_if_assigned() IS NULL
-    OR (current_setting('track_counts') = 'on'
-    AND relkind = 'r' AND NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = pg_class.oid)
-    AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
-    + pg_stat_get_xact_tuples_deleted(oid) = 0)
+    OR (relkind = 'r' AND NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = pg_class.oid)
+    AND (SELECT bool_and(relation <> pg_class.oid OR mode <> 'RowExclusiveLock'
+    AND NOT (mode = 'AccessExclusiveLock' AND age(pg_class.xmin) <= 0))
+    FROM pg_locks WHERE locktype = 'relation' AND pid = pg_backend_pid()))
     FROM pg_class WHERE oid = to_regclass('encryption_key')
 """
 
@@ -291,6 +293,7 @@ def _begin(private: BaseDatabaseWrapper) -> None:
     private.set_autocommit(False)
     _execute(private, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
     _execute(private, _LOCK_TIMEOUT)
+    _execute(private, _TEMPORARY_LAST)
 
 
 def _send(connection: BaseDatabaseWrapper, statement: str) -> list[tuple[Any, ...]]:

@@ -156,3 +156,16 @@ def test_a_pooler_that_has_none_left_for_a_new_key_is_an_error_that_says_so(pool
             engine.get_session().encrypt(b"where no key is")
 
     assert engine.get_session().decrypt(engine.get_session().encrypt(b"now there is room")) == b"now there is room"
+
+
+@pytest.mark.parametrize("pooler", ["PgBouncer"], indirect=True)
+@pytest.mark.parametrize("size", [1])
+def test_a_key_made_a_moment_ago_over_the_same_connection_of_the_server_needs_no_other(
+    pooled: str, settings: Settings
+) -> None:
+    settings.ASHERAH = as_asherah(DATABASE=pooled)
+    write(pooled, 1)
+    engine.reset()
+    with transaction.atomic(using=pooled):
+        execute(pooled, "UPDATE testapp_note SET title = title")
+        write(pooled, 2)
