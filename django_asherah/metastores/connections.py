@@ -1,7 +1,8 @@
 """The connections over which the key table is reached: the caller's own, and private ones beside it.
 
-Whatever a caller has done to its connection (a ``search_path``, a ``SET ROLE``), the key table must be the one that a
-new connection finds: keys are stored over new connections, and are opened for every caller of the process alike.
+Whatever a caller has done to its connection (a ``search_path``, a ``SET ROLE``, a ``USE``), the key table must be the
+one that a new connection finds: keys are stored over new connections, and are opened for every caller of the process
+alike.
 
 A caller that is in a transaction holds a connection of the server, and a pooler has only so many: so it reads over
 its own wherever that shows what a private one would show, and asks for a second one only to store a key.
@@ -69,7 +70,7 @@ def read_committed(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
         return _read_on_postgresql(shared, work)
     if shared.vendor != "sqlite" and in_transaction(shared):
         return privately(shared, work)
-    return _despite_a_lost_connection(shared, work)
+    return _despite_a_lost_connection(shared, lambda shared: read_as_caller(shared, work))
 
 
 def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
@@ -78,10 +79,12 @@ def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     Raises:
         django.db.Error: it can't be read.
     """
-    if shared.vendor != "postgresql":
-        return work(shared)
-    with as_new(shared) as borrowed:
-        return work(borrowed)
+    if shared.vendor == "postgresql":
+        with as_new(shared) as borrowed:
+            return work(borrowed)
+    if shared.vendor == "mysql" and _uses_another_database(shared):
+        return privately(shared, work)
+    return work(shared)
 
 
 def may_wait(shared: BaseDatabaseWrapper) -> bool:
@@ -238,6 +241,13 @@ def _was_lost(connection: BaseDatabaseWrapper) -> bool:
         return False
     connection.close_if_unusable_or_obsolete()
     return connection.connection is None
+
+
+def _uses_another_database(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether a ``USE`` has led MySQL's connection away from where a new one is, or may have."""
+    with shared.cursor():  # It is open, and may be used here.
+        pass
+    return _send(shared, "SELECT DATABASE()") != [(shared.get_connection_params().get("database"),)]
 
 
 def _would_wait_for_a_pool(shared: BaseDatabaseWrapper) -> bool:
