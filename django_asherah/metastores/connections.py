@@ -1,7 +1,8 @@
 """The connections over which the key table is reached: the caller's own, and private ones beside it.
 
-Whatever a caller has done to its connection (a ``search_path``, a ``SET ROLE``), the key table must be the one that a
-new connection finds: keys are stored over new connections, and are opened for every caller of the process alike.
+Whatever a caller has done to its connection (a ``search_path``, a ``SET ROLE``, a ``USE``), the key table must be the
+one that a new connection finds: keys are stored over new connections, and are opened for every caller of the process
+alike.
 
 A caller that is in a transaction holds a connection of the server, and a pooler has only so many: so it reads over
 its own wherever that shows what a private one would show, and asks for a second one only to store a key.
@@ -76,7 +77,7 @@ def read_committed(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
         return _read_on_postgresql(shared, work)
     if shared.vendor != "sqlite" and in_transaction(shared):
         return privately(shared, work)
-    return _despite_a_lost_connection(shared, work)
+    return _despite_a_lost_connection(shared, lambda shared: read_as_caller(shared, work))
 
 
 def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
@@ -85,10 +86,10 @@ def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     Raises:
         django.db.Error: it can't be read.
     """
+    if _is_busy(shared) or (shared.vendor == "mysql" and _uses_another_database(shared)):
+        return privately(shared, work)
     if shared.vendor != "postgresql":
         return work(shared)
-    if _is_busy(shared):
-        return privately(shared, work)
     with as_new(shared) as borrowed:
         return work(borrowed)
 
@@ -123,20 +124,19 @@ def privately(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
 @contextmanager
 def private_connection(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     """Open a second connection to the same database, whose work is committed when the block ends."""
-    private = shared.copy()
-    private.settings_dict["AUTOCOMMIT"] = True
-    options = private.settings_dict["OPTIONS"]
+    own = shared.copy()
+    own.settings_dict["AUTOCOMMIT"] = True
+    options = own.settings_dict["OPTIONS"]
     # A pool that the callers' transactions have emptied would never give out the connection they wait for.
     options.pop("pool", None)
-    if private.vendor == "sqlite":
+    if own.vendor == "sqlite":
         options["timeout"] = 0
     try:
-        if private.vendor == "postgresql":
-            _begin(private)
+        private = _begin(own) if own.vendor == "postgresql" else own
         yield private
         private.commit()
     finally:
-        private.close()
+        own.close()
 
 
 @contextmanager
@@ -151,9 +151,7 @@ def as_new(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     ensure_own(shared)
     with shared.cursor():  # It was found healthy, and may be used here.
         pass
-    borrowed = shared.copy()
-    borrowed.connection = shared.connection
-    borrowed.autocommit = True
+    borrowed = _lend(shared, autocommit=True)
     # Whoever has sent a BEGIN by hand is in a transaction as well. One that has yet to send a statement is in none.
     is_idle, autocommits = _status(shared) == _IDLE, cast(Any, shared.connection).autocommit
     try:
@@ -249,18 +247,32 @@ def _was_lost(connection: BaseDatabaseWrapper) -> bool:
     return connection.connection is None
 
 
+def _uses_another_database(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether a ``USE`` has led MySQL's connection away from where a new one is, or may have."""
+    with shared.cursor():  # It is open, and may be used here.
+        pass
+    return _send(shared, "SELECT DATABASE()") != [(shared.get_connection_params().get("database"),)]
+
+
 def _would_wait_for_a_pool(shared: BaseDatabaseWrapper) -> bool:
     """Tell whether the caller has none of the connections of Django's pool: those who hold them may wait for it."""
     return shared.connection is None and bool(shared.settings_dict["OPTIONS"].get("pool"))
 
 
+def _lend(owner: BaseDatabaseWrapper, *, autocommit: bool) -> BaseDatabaseWrapper:
+    lent = owner.copy()
+    lent.connection, lent.autocommit = owner.connection, autocommit
+    return lent
+
+
 def _make_new(borrowed: BaseDatabaseWrapper) -> None:
+    """Undo what was set, by the driver alone: a backend that sets a ``search_path`` once only shall do so hereafter."""
     for statement in _AS_NEW:
-        _execute(borrowed, statement)
+        _send(borrowed, statement)
     role = borrowed.settings_dict["OPTIONS"].get("assume_role")
     if role:
-        _execute(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")
-    _execute(borrowed, _LOCK_TIMEOUT)
+        _send(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")
+    _send(borrowed, _LOCK_TIMEOUT)
     connection_created.send(sender=type(borrowed), connection=borrowed)  # The project's own may set a search_path.
     _execute(borrowed, _TEMPORARY_LAST)
 
@@ -287,13 +299,15 @@ def _status(connection: BaseDatabaseWrapper) -> int:
     return int(cast(Any, connection.connection).info.transaction_status)
 
 
-def _begin(private: BaseDatabaseWrapper) -> None:
-    # For this transaction only: behind a connection pooler, the session goes on to somebody else. A stricter
-    # isolation level would turn a race for the same new key into an error.
-    private.set_autocommit(False)
-    _execute(private, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    _execute(private, _LOCK_TIMEOUT)
-    _execute(private, _TEMPORARY_LAST)
+def _begin(own: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    # For this transaction only: behind a connection pooler, the session goes on to somebody else, and comes from
+    # somebody who may have set it otherwise. A stricter isolation level would turn a race for the same new key into an
+    # error.
+    own.set_autocommit(False)
+    private = _lend(own, autocommit=False)
+    _send(private, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    _make_new(private)
+    return private
 
 
 def _send(connection: BaseDatabaseWrapper, statement: str) -> list[tuple[Any, ...]]:
@@ -301,11 +315,6 @@ def _send(connection: BaseDatabaseWrapper, statement: str) -> list[tuple[Any, ..
     with connection.wrap_database_errors, cast(Any, connection.connection).cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
-
-
-def _execute(connection: BaseDatabaseWrapper, statement: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
 
 
 _deadlines: dict[str, Deadlines] = {}
