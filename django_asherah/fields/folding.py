@@ -11,11 +11,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.core.exceptions import FieldError
-from django.db.models.expressions import Col, ColPairs
+from django.db.models.expressions import Col, ColPairs, Ref
 from django.db.models.sql import Query
 from django.db.models.sql.constants import INNER
 
-from django_asherah.fields.records import columns_of, default_columns, encrypted_columns, is_encrypted, subqueries
+from django_asherah.fields.records import (
+    columns_of,
+    default_columns,
+    encrypted_columns,
+    is_encrypted,
+    source_of,
+    subqueries,
+)
 from django_asherah.fields.refusals import refuse_combining, refuse_folding, refuse_union
 
 _Known = set[tuple[Any, Any]]
@@ -111,14 +118,16 @@ def _yields_records(query: Query) -> bool:
 
 def _grouped(query: Query) -> Iterator[Any]:
     """Yield what decides which rows of a query are one."""
+    if query.group_by is None and not query.distinct:
+        return
+    # The rows of its own instances are kept apart by their primary key.
+    selected = query.annotation_select.values() if query.default_cols else columns_of(query)
     if query.group_by is not None:
         if query.group_by is not True:
             yield from query.group_by
-        for expression in columns_of(query):
-            if not getattr(expression, "contains_aggregate", False):
-                yield expression
+        yield from (each for each in selected if not getattr(each, "contains_aggregate", False))
     elif query.distinct and not query.distinct_fields:
-        yield from columns_of(query)
+        yield from selected
 
 
 def _known(query: Query, grouped: Iterable[Any]) -> _Known:
@@ -127,7 +136,7 @@ def _known(query: Query, grouped: Iterable[Any]) -> _Known:
     if query.default_cols:  # The primary key is always among them, and says all the others.
         known |= {(column.alias, column.target.column) for column in default_columns(query)}
     for expression in grouped:
-        source = expression.source if hasattr(expression, "refs") else expression
+        source = source_of(expression) if isinstance(expression, Ref) else expression
         for column in source.get_cols() if isinstance(source, ColPairs) else [source]:
             if isinstance(column, Col) and not is_encrypted(column.target):
                 known.add((column.alias, column.target.column))

@@ -15,7 +15,7 @@ from typing import Any
 from django.core.exceptions import FieldDoesNotExist, FieldError
 from django.db.models import Count, Model
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.expressions import Exists, F
+from django.db.models.expressions import Exists, F, Ref
 from django.db.models.lookups import Exact, IsNull, Lookup
 from django.db.models.sql import AggregateQuery, InsertQuery, Query, UpdateQuery
 from django.db.models.sql.compiler import SQLCompiler
@@ -33,6 +33,7 @@ from django_asherah.fields.records import (
     output_field,
     passes_on,
     results_of,
+    source_of,
     sources_of,
 )
 from django_asherah.fields.refusals import (
@@ -122,8 +123,8 @@ def _yielded(expression: Any) -> list[Any]:  # noqa: PLR0911 - one line a kind o
         return [expression.target if hasattr(expression, "target") else output_field(expression)]
     if isinstance(expression, RawValue):
         raise refuse_raw(expression)
-    if hasattr(expression, "refs"):  # A Ref, which is what an outer query calls a column of its inner one.
-        return _yielded(expression.source)
+    if isinstance(expression, Ref):
+        return _yielded(source_of(expression))
     if isinstance(expression, Query):
         return _yielded_by_query(expression)
     if passes_on(expression):
@@ -216,7 +217,10 @@ def _named_fields(query: Query, item: Any) -> list[Any]:
         return list(_fields_at(query, name))
     if query.combinator:  # It names columns of its parts.
         return [field for source in item.get_source_expressions() if source for field in _named_fields(query, source)]
-    resolved = item.resolve_expression(query.clone(), allow_joins=True, reuse=None)
+    try:
+        resolved = item.resolve_expression(query.clone(), allow_joins=True, reuse=None)
+    except FieldError:  # Django raises it again, unless it names what extra() selects.
+        return []
     # The outermost says in which direction.
     sources = sources_of(resolved) if hasattr(resolved, "descending") else [resolved]
     return [field for source in sources for field in _yielded(source)]

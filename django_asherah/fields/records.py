@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import FieldError
-from django.db.models.expressions import Case, Col, ExpressionWrapper, Subquery, Value, When
+from django.db.models.expressions import Case, Col, ExpressionWrapper, Ref, Subquery, Value, When
 from django.db.models.functions import Cast, Coalesce
 from django.db.models.sql import Query
 
 _PASSING = frozenset({Case, Cast, Coalesce, ExpressionWrapper, Query, Subquery})
 """What yields one of the values in it as it is. A subclass may do anything with them."""
+
+
+_NO_EXPRESSIONS = frozenset({int, str, UUID})
+"""What long lists hold."""
 
 
 class RawValue(ExpressionWrapper):
@@ -63,9 +68,15 @@ def sources_of(expression: Any) -> list[Any]:
     get_sources = getattr(expression, "get_source_expressions", None)
     sources = [source for source in get_sources() if source is not None] if get_sources else []
     right = getattr(expression, "rhs", None)
-    if isinstance(right, list | tuple | set | frozenset):
+    if isinstance(right, list | tuple | set | frozenset) and not _NO_EXPRESSIONS.issuperset(map(type, right)):
         sources += [each for each in right if hasattr(each, "as_sql")]
     return sources
+
+
+def source_of(ref: Ref) -> Any:
+    """Return what a name stands for: that of an annotation, or that of an inner query's column in an outer one."""
+    (source,) = ref.get_source_expressions()
+    return source
 
 
 def columns_of(query: Query) -> list[Any]:
@@ -98,8 +109,8 @@ def encrypted_columns(expression: Any) -> Iterator[Any]:
     elif isinstance(expression, RawValue) or (passes_on(expression) and not isinstance(expression, Query)):
         for result in results_of(expression):
             yield from encrypted_columns(result)
-    elif hasattr(expression, "refs"):
-        yield from encrypted_columns(expression.source)
+    elif isinstance(expression, Ref):
+        yield from encrypted_columns(source_of(expression))
 
 
 def row_of(expression: Any) -> str | None:
@@ -112,6 +123,8 @@ def subqueries(expression: Any) -> Iterator[Query]:
     """Yield the subqueries whose records an expression may yield."""
     if isinstance(expression, Query):
         yield expression
+    elif isinstance(expression, Ref):
+        yield from subqueries(source_of(expression))
     elif passes_on(expression):
         for result in results_of(expression):
             yield from subqueries(result)

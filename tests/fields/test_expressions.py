@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import django
 import pytest
+from django.contrib.postgres.aggregates import ArrayAgg
+from django.contrib.postgres.expressions import ArraySubquery
 from django.core.exceptions import FieldError
 from django.db import connection, models
 from django.db.models import (
@@ -27,6 +30,7 @@ from django.db.models import (
     When,
     Window,
 )
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import (
     Cast,
     Coalesce,
@@ -47,9 +51,15 @@ from django_asherah.fields import EncryptedIntegerField, EncryptedTextField
 from tests.fields.helpers import raw, refused
 from tests.testapp.models import Clinic, Compact, Document, Note, Parent, Patient, Tenancy, Typed, Visit
 
+if django.VERSION < (6,):
+    from django.contrib.postgres.aggregates import StringAgg
+else:
+    from django.db.models import StringAgg
+
 pytestmark = pytest.mark.django_db
 
 notes, visits, tenancies, patients = Note.objects, Visit.objects, Tenancy.objects, Patient.objects
+FLAG = ExpressionWrapper(F("boolean"), output_field=Typed._meta.get_field("boolean"))
 TEXT, ENCRYPTED = TextField(), EncryptedTextField()
 SSN = Patient._meta.get_field("ssn")
 BODY_OF_NOTE = notes.filter(pk=OuterRef("pk")).values("body")
@@ -59,6 +69,12 @@ class Reverse(Func):
     """A third party's function."""
 
     function = "REVERSE"
+
+
+class GroupConcat(models.Aggregate):
+    """A third party's aggregate."""
+
+    function, output_field = "GROUP_CONCAT", TextField()
 
 
 class Masked(Coalesce):
@@ -232,6 +248,15 @@ HANDED_OUT: dict[str, Callable[[], Any]] = {
     "Greatest": lambda: notes.annotate(e=Greatest("body", "other_body")),
     "JSONObject": lambda: notes.annotate(e=JSONObject(b="body")),
     "addition": lambda: notes.annotate(e=F("body") + F("other_body")),
+    "an aggregate of somebody else's": lambda: notes.aggregate(e=GroupConcat("body")),
+    "StringAgg": lambda: notes.aggregate(e=StringAgg("body", Value(","), output_field=TEXT)),
+    "StringAgg, ordered": lambda: notes.values("title").annotate(e=StringAgg("title", Value(","), order_by="body")),
+    "ArrayAgg": lambda: notes.aggregate(e=ArrayAgg("body")),
+    "ArraySubquery": lambda: visits.annotate(e=ArraySubquery(notes.values("body"))),
+    "RawSQL beside it": lambda: notes.annotate(e=Coalesce("body", RawSQL("'x'", []), output_field=ENCRYPTED)),
+    "a Boolean as a condition": lambda: Typed.objects.filter(FLAG),
+    "a Boolean in When": lambda: Typed.objects.annotate(e=Case(When(FLAG, then=Value(1)))),
+    "dates": lambda: Typed.objects.dates("date", "year"),
     "Max": lambda: notes.aggregate(e=Max("body", output_field=TEXT)),
     "Max of distinct rows": lambda: notes.distinct().aggregate(e=Max("body")),
     "Max of an annotation": lambda: notes.annotate(b=F("body")).aggregate(e=Max("b")),

@@ -25,7 +25,6 @@ APART: dict[str, Callable[[], Any]] = {
     "the foreign key": lambda: visits.values("note", "note__body"),
     "a key of the row that points at it": lambda: visits.values("pk", "note__body"),
     "a composite key": lambda: stays.values("house", "number", "secret"),
-    "a composite key as a whole": lambda: stays.values("pk", "house", "secret"),
     "something unique": lambda: Member.objects.values("name", "tenant", "secret"),
     "something unique, through a foreign key": lambda: Referral.objects.values(
         "member__name", "member__tenant", "member__secret"
@@ -94,6 +93,16 @@ def test_instances_with_another_tables_column() -> None:
         list(notes.annotate(r=F("visits__remark"), n=Count("visits__note")))
     found = visits.annotate(b=F("note__body"), n=Count("note__visits"))
     assert [(row.b, row.n) for row in found] == [("x", 2)] * 4
+
+
+def test_a_composite_key_as_a_whole() -> None:
+    assert len(stays.values("pk", "house", "secret").annotate(n=Count("number"))) == 2
+
+
+def test_what_was_grouped_by_its_rows_before() -> None:
+    counted, by_key = notes.annotate(n=Count("visits")), notes.values("pk").annotate(n=Count("visits"))
+    assert [(row["body"], row["n"]) for row in counted.values("body", "n")] == [("x", 2)] * 2
+    assert [(row["body"], row["n"]) for row in by_key.values("body", "n")] == [("x", 2)] * 2
 
 
 def test_distinct_on_another_column() -> None:
