@@ -20,6 +20,7 @@ from django_asherah.fields.records import (
     default_columns,
     encrypted_columns,
     is_encrypted,
+    parts_of,
     source_of,
     subqueries,
 )
@@ -55,7 +56,7 @@ def refuse_set_operation(query: Query) -> None:
     Raises:
         FieldError: it does.
     """
-    parts = [_selected_like(query, part) for part in query.combined_queries]
+    parts = parts_of(query)
     columns = [columns_of(part) for part in parts]
     is_all = query.combinator == "union" and query.combinator_all
     for place, each in enumerate(zip(*columns, strict=False)):
@@ -67,14 +68,6 @@ def refuse_set_operation(query: Query) -> None:
             raise refuse_union(field)
         if not is_all and not _are_rows_of_one_table(parts, columns, place):
             raise refuse_combining(field, str(query.combinator))
-
-
-def _selected_like(query: Query, part: Query) -> Query:
-    """Return a part of a set operation as Django compiles it: with the columns that the whole was told to select."""
-    if query.selected is not None and part.selected is None:
-        part = part.clone()
-        part.set_values(query.selected)
-    return part
 
 
 def _record_kinds(expression: Any) -> list[Any]:

@@ -31,6 +31,7 @@ from django_asherah.fields.records import (
     is_encrypted,
     may_stand_beside,
     output_field,
+    parts_of,
     passes_on,
     results_of,
     source_of,
@@ -108,7 +109,7 @@ def _check(query: Query) -> None:
         if relation := getattr(join, "filtered_relation", None):
             _require_none(relation.resolved_condition)
     if query.combinator:
-        for part in query.combined_queries:
+        for part in parts_of(query):
             _check(part)
         refuse_set_operation(query)
     _refuse_sorting(query)
@@ -139,9 +140,8 @@ def _yielded(expression: Any) -> list[Any]:  # noqa: PLR0911 - one line a kind o
 
 def _yielded_by_query(query: Query) -> list[Any]:
     _check(query)
-    if query.default_cols:  # All columns of a row are no value of any kind.
-        return []
-    selected = [column for part in (query.combined_queries or (query,)) for column in columns_of(part)]
+    # All columns of a row are no value of any kind.
+    selected = [column for part in parts_of(query) if not part.default_cols for column in columns_of(part)]
     return [field for column in selected for field in _yielded(column)]
 
 

@@ -92,6 +92,18 @@ def columns_of(query: Query) -> list[Any]:
     ]
 
 
+def parts_of(query: Query) -> list[Query]:
+    """Return the queries of a set operation, or the only one, with the columns that the whole was told to select."""
+    return [_told_to_select(query.selected, part) for part in query.combined_queries] or [query]
+
+
+def _told_to_select(selected: Any, part: Query) -> Query:
+    if selected is not None and part.selected is None:
+        part = part.clone()
+        part.set_values(selected)
+    return part
+
+
 def default_columns(query: Query) -> list[Any]:
     """Return the columns that make an instance."""
     mask: Any = query.get_select_mask()

@@ -10,7 +10,7 @@ from django.db.models.functions import Cast, Coalesce
 from django.db.models.sql import Query
 
 from django_asherah.fields.interfaces import EncryptedField
-from django_asherah.fields.records import columns_of, output_field, passes_on, results_of
+from django_asherah.fields.records import columns_of, output_field, parts_of, passes_on, results_of
 
 
 def require_records(field: EncryptedField, expression: Any) -> None:
@@ -43,7 +43,7 @@ def _yields_records(field: EncryptedField, expression: Any) -> bool:  # noqa: PL
         case Subquery() if field.template is None:  # What another row holds may be under another key.
             return _yields_records(field, expression.query)
         case Query() if field.template is None:
-            parts = [columns_of(part) for part in (expression.combined_queries or (expression,))]
+            parts = [columns_of(part) for part in parts_of(expression)]
             return all(len(columns) == 1 and _yields_records(field, columns[0]) for columns in parts)
     return False
 

@@ -414,4 +414,6 @@ def test_what_needs_no_value_stays() -> None:
     assert notes.annotate(is_set=Q(body__isnull=False)).values_list("is_set", flat=True).get() is True
     assert notes.aggregate(n=Count("body", filter=Q(body__isnull=False))) == {"n": 1}
     assert notes.filter(visits__note__in=notes.filter(body__isnull=False)).count() == 1
+    whole = notes.all().union(notes.filter(title="t")).values("pk")
+    assert visits.filter(note__in=whole).count() == 1
     assert Parent.objects.filter(secret__isnull=True).count() == 0
