@@ -250,7 +250,7 @@ HANDED_OUT: dict[str, Callable[[], Any]] = {
     "addition": lambda: notes.annotate(e=F("body") + F("other_body")),
     "an aggregate of somebody else's": lambda: notes.aggregate(e=GroupConcat("body")),
     "StringAgg": lambda: notes.aggregate(e=StringAgg("body", Value(","), output_field=TEXT)),
-    "StringAgg, ordered": lambda: notes.values("title").annotate(e=StringAgg("title", Value(","), order_by="body")),
+    "an ordering in a function": lambda: notes.annotate(e=Func(F("body").asc(), function="RANK", output_field=TEXT)),
     "ArrayAgg": lambda: notes.aggregate(e=ArrayAgg("body")),
     "ArraySubquery": lambda: visits.annotate(e=ArraySubquery(notes.values("body"))),
     "RawSQL beside it": lambda: notes.annotate(e=Coalesce("body", RawSQL("'x'", []), output_field=ENCRYPTED)),
