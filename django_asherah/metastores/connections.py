@@ -274,7 +274,8 @@ def _make_new(borrowed: BaseDatabaseWrapper) -> None:
         _send(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")
     _send(borrowed, _LOCK_TIMEOUT)
     connection_created.send(sender=type(borrowed), connection=borrowed)  # The project's own may set a search_path.
-    _execute(borrowed, _TEMPORARY_LAST)
+    with borrowed.cursor() as cursor:  # A backend's own may set the search_path.
+        cursor.execute(_TEMPORARY_LAST)
 
 
 def _sees_what_is_committed(borrowed: BaseDatabaseWrapper) -> bool:
