@@ -30,7 +30,15 @@ TWINS: dict[type[models.Field[Any, Any]], type[models.Field[Any, Any]]] = {
 swapped: Counter[str] = Counter()
 """How many fields of each label were swapped."""
 
-_NOT_OURS = ("primary_key", "unique", "db_index", "db_collation", "unique_for_date", "unique_for_month", "unique_for_year")
+_NOT_OURS = (
+    "primary_key",
+    "unique",
+    "db_index",
+    "db_collation",
+    "unique_for_date",
+    "unique_for_month",
+    "unique_for_year",
+)
 
 _META = ("ordering", "indexes", "constraints", "unique_together", "get_latest_by")
 
@@ -73,7 +81,7 @@ def _may_be_encrypted(field: Any) -> bool:
 
 
 def _twin(field: Any) -> Any:
-    _, _, args, kwargs = field.deconstruct()
-    twin = TWINS[type(field)](*args, **kwargs)
+    name, _, args, kwargs = field.deconstruct()
+    twin = TWINS[type(field)](*args, name=name, **kwargs)
     twin.creation_counter = field.creation_counter
     return twin
