@@ -83,9 +83,7 @@ def _report(outcomes: dict[str, Outcome | None]) -> int:
     ran = [outcome for outcome in outcomes.values() if outcome]
     problems = list(find_problems(outcomes, read_record(RECORD)))
     tests, failed = sum(len(each.ids) for each in ran), sum(len(each.failed) for each in ran)
-    print(
-        f"\nDjango {django.__version__}: {tests} tests with {sum(each.swapped for each in ran)} fields, {failed} refused"
-    )
+    print(f"\nDjango {django.__version__}: {tests} tests, {failed} refused")
     for problem in problems:
         print(problem)
     print(f"{len(problems)} not as recorded in {RECORD.name}" if problems else "All as recorded.")
@@ -99,12 +97,12 @@ def _record(failed: dict[str, str]) -> None:
 
     def renewed(match: re.Match[str]) -> str:
         error = re.compile(match["error"], re.DOTALL)
-        tests = sorted(test for test in left if error.search(left[test]))
+        tests = sorted(test for test in left if error.search(f"{test}: {left[test]}"))
         for test in tests:
             del left[test]
         return match["head"] + "tests = [\n" + "".join(f'  "{test}",\n' for test in tests) + "]\n"
 
-    RECORD.write_text(re.sub(r"(?P<head>error = '(?P<error>.*)'\n)tests = \[(?s:.*?)\]\n", renewed, text))
+    RECORD.write_text(re.sub(r"(?P<head>error = '''(?P<error>.*)'''\n)tests = \[(?s:.*?)\]\n", renewed, text))
 
 
 if __name__ == "__main__":

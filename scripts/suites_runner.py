@@ -24,24 +24,24 @@ class RecordingResult(TextTestResult):
         self.ids: set[str] = set()
         self.failed: dict[str, str] = {}
 
-    def startTest(self, test: Any) -> None:  # noqa: N802 - unittest's name
+    def startTest(self, test: Any) -> None:  # noqa: D102, N802 - unittest's
         super().startTest(test)
         self.ids.add(test.id())
 
-    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addError(self, test: Any, err: Any) -> None:  # noqa: D102, N802
         super().addError(test, err)
         self._keep(test, err)
 
-    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addFailure(self, test: Any, err: Any) -> None:  # noqa: D102, N802
         super().addFailure(test, err)
         self._keep(test, err)
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: D102, N802
         super().addSubTest(test, subtest, err)
         if err is not None:
             self._keep(test, err)
 
-    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: D102, N802
         super().addUnexpectedSuccess(test)
         self.failed.setdefault(test.id(), "UnexpectedSuccess: it was expected to fail")
 

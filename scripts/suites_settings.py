@@ -23,7 +23,7 @@ ASHERAH = {
 }
 
 # runtests.py, which is the program, puts its own list of apps over that of the settings.
-sys.modules["__main__"].ALWAYS_INSTALLED_APPS.append("django_asherah")  # type: ignore[attr-defined]
+sys.modules["__main__"].ALWAYS_INSTALLED_APPS.append("django_asherah")
 swap_fields(Path.cwd(), set(os.environ["DJANGO_SUITES_KINDS"].split()))
 
 # What a suite's admin lists by, filters by and searches in is refused where its tests use it.

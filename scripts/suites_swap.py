@@ -11,7 +11,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.db import models
 from django.db.models.base import ModelBase
@@ -30,21 +30,13 @@ TWINS: dict[type[models.Field[Any, Any]], type[models.Field[Any, Any]]] = {
 swapped: Counter[str] = Counter()
 """How many fields of each label were swapped."""
 
-_NOT_OURS = (
-    "primary_key",
-    "unique",
-    "db_index",
-    "db_collation",
-    "unique_for_date",
-    "unique_for_month",
-    "unique_for_year",
-)
-
+_BY_DATE = ("unique_for_date", "unique_for_month", "unique_for_year")
+_NOT_OURS = ("primary_key", "unique", "db_index", "db_collation", *_BY_DATE)
 _META = ("ordering", "indexes", "constraints", "unique_together", "get_latest_by")
 
 
 def swap_fields(suites: Path, kinds: set[str]) -> None:
-    """Swap the fields of ``kinds``, as ``TextField``, in each model that a module below ``suites`` defines from now on."""
+    """Swap the fields of ``kinds``, as ``TextField``, in each model that a module in ``suites`` defines."""
     plain_new = ModelBase.__new__
 
     def new(cls: Any, name: str, bases: Any, attrs: dict[str, Any], **kwargs: Any) -> Any:
@@ -71,7 +63,8 @@ def _with_twins(label: str, attrs: dict[str, Any], kinds: set[str]) -> dict[str,
 def _used_names(attrs: dict[str, Any]) -> set[str]:
     """Return every word in what the database is to understand: options of ``Meta``, and generated columns."""
     used = [getattr(attrs.get("Meta"), option, None) for option in _META]
-    used += [value.expression for value in attrs.values() if isinstance(value, models.GeneratedField)]
+    used += [getattr(value, option, None) for value in attrs.values() for option in _BY_DATE]
+    used += [cast(Any, value).expression for value in attrs.values() if isinstance(value, models.GeneratedField)]
     return {word for path in re.findall(r"\w+", repr(used)) for word in (path, *path.split("__"))}
 
 
@@ -82,6 +75,6 @@ def _may_be_encrypted(field: Any) -> bool:
 
 def _twin(field: Any) -> Any:
     name, _, args, kwargs = field.deconstruct()
-    twin = TWINS[type(field)](*args, name=name, **kwargs)
+    twin = TWINS[type(field)](*args, **{**kwargs, "name": name})
     twin.creation_counter = field.creation_counter
     return twin

@@ -24,11 +24,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why tests fail, what their errors look like, and which they are."""
+    """Why tests fail, what a line ``test: error`` of theirs holds, and which they are."""
 
     text: str
     error: re.Pattern[str]
     tests: frozenset[str]
+
+    def fits(self, test: str, error: str) -> bool:
+        """Tell whether a test's error is one that this reason gives."""
+        return self.error.search(f"{test}: {error}") is not None
 
 
 def read_record(path: Path) -> list[Reason]:
@@ -61,25 +65,19 @@ def find_problems(outcomes: dict[str, Outcome | None], reasons: list[Reason]) ->
         if not outcome.swapped:
             yield f"{label}: has no field that could be swapped"
         failed |= outcome.failed
-    yield from (
-        _line(test, error, expected.get(test)) for test, error in failed.items() if not _fits(error, expected.get(test))
-    )
+    for test, error in failed.items():
+        if problem := _problem(test, error, expected.get(test)):
+            yield problem
     for test, reason in expected.items():
         if _label(test) in outcomes and test not in failed:
             yield f"{test}: passes, or is gone, and is listed as refused: {reason.text}"
 
 
-def _fits(error: str, reason: Reason | None) -> bool:
-    return reason is not None and reason.error.search(error) is not None
-
-
-def _line(test: str, error: str, reason: Reason | None) -> str:
+def _problem(test: str, error: str, reason: Reason | None) -> str | None:
     first = error.partition("\n")[0]
-    return (
-        f"{test}: fails, and is not listed: {first}"
-        if reason is None
-        else (f"{test}: fails otherwise than listed ({reason.text}): {first}")
-    )
+    if reason is None:
+        return f"{test}: fails, and is not listed: {first}"
+    return None if reason.fits(test, error) else f"{test}: fails otherwise than listed ({reason.text}): {first}"
 
 
 def _label(test: str) -> str:
