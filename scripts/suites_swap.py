@@ -2,7 +2,7 @@
 
 The rule: a field that stands in the body of a suite's model, whose class is one of Django's that we have a twin of, is
 swapped if our fields' checks allow its options (see ``asherah.E101`` to ``E104``) and nothing in the model's ``Meta``
-sorts, indexes, constrains or looks by it.
+sorts, indexes, constrains or looks by it, nor is it the object id of a ``GenericForeignKey``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _with_twins(label: str, attrs: dict[str, Any], kinds: set[str]) -> dict[str,
 def _used_names(attrs: dict[str, Any]) -> set[str]:
     """Return every word in what the database is to understand: options of ``Meta``, and generated columns."""
     used = [getattr(attrs.get("Meta"), option, None) for option in _META]
-    used += [getattr(value, option, None) for value in attrs.values() for option in _BY_DATE]
+    used += [getattr(value, option, None) for value in attrs.values() for option in (*_BY_DATE, "fk_field")]
     used += [cast(Any, value).expression for value in attrs.values() if isinstance(value, models.GeneratedField)]
     return {word for path in re.findall(r"\w+", repr(used)) for word in (path, *path.split("__"))}
 
