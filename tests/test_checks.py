@@ -639,7 +639,7 @@ FIELD_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
             "key": EncryptedIntegerField(),
             "thing": GenericForeignKey("kind", "key"),
         },
-        "asherah.E118",
+        "asherah.E131",
         "the object id of 'thing' names the encrypted field testapp.Guarded.key",
     ),
 }
