@@ -15,7 +15,9 @@ from django.contrib import admin
 from django.contrib.admin.sites import AdminSite, all_sites
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.fields import ArrayField
 from django.core.checks import CheckMessage, registry
+from django.core.checks.model_checks import check_all_models
 from django.core.exceptions import FieldError
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -34,7 +36,13 @@ from django_asherah.checks.sessions import check_sessions
 from django_asherah.checks.settings import check_deployment, check_settings
 from django_asherah.checks.table import check_key_table
 from django_asherah.checks.tenants import check_tenant_apps
-from django_asherah.fields import EncryptedDateField, EncryptedIntegerField, EncryptedJSONField, EncryptedTextField
+from django_asherah.fields import (
+    EncryptedDateField,
+    EncryptedFieldMixin,
+    EncryptedIntegerField,
+    EncryptedJSONField,
+    EncryptedTextField,
+)
 from tests.databases import VENDOR, as_asherah, execute
 from tests.test_conf import AWS, KEY, STATIC, WEST
 from tests.testapp.models import Note, Visit
@@ -546,6 +554,18 @@ class TestKeyTable:
         assert check_key_table(None, databases=["default"]) == []
 
 
+class Several(models.TextField):  # type: ignore[type-arg]
+    """A column of several values, as other packages have them: the fields write each, and it joins them."""
+
+    def __init__(self, parts: dict[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.parts = parts or {}
+
+
+class EncryptedSeveral(EncryptedFieldMixin, Several):  # type: ignore[type-arg]
+    """The same, encrypted as a whole."""
+
+
 SECRET_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "ordering": ({"ordering": ["-secret"]}, "asherah.E105", "'ordering' or 'get_latest_by' names"),
     "ordering by an expression": ({"ordering": [models.F("secret").desc()]}, "asherah.E105", "'ordering'"),
@@ -642,12 +662,35 @@ FIELD_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "asherah.E131",
         "the object id of 'thing' names the encrypted field testapp.Guarded.key",
     ),
+    "an array of encrypted texts": (
+        {"names": ArrayField(EncryptedTextField())},
+        "asherah.E119",
+        "ArrayField 'names' is made of EncryptedTextField, which works as a column of its own only",
+    ),
+    "an array of arrays": (
+        {"names": ArrayField(ArrayField(EncryptedTextField()))},
+        "asherah.E119",
+        "ArrayField 'names' is made of EncryptedTextField, which works as a column of its own only",
+    ),
+    "a generated field that yields encrypted texts": (
+        {"copy": models.GeneratedField(expression=F("plain"), output_field=EncryptedTextField(), db_persist=True)},
+        "asherah.E119",
+        "GeneratedField 'copy' is made of EncryptedTextField, which works as a column of its own only",
+    ),
+    "a field of several": (
+        {"parts": Several({"a": models.TextField(), "b": EncryptedDateField()})},
+        "asherah.E119",
+        "Several 'parts' is made of EncryptedDateField, which works as a column of its own only",
+    ),
 }
 HARMLESS_FIELDS: dict[str, dict[str, Any]] = {
     "unique_for_date between other columns": {
         "day": models.DateField(),
         "code": models.TextField(unique_for_date="day"),
     },
+    "a wrapper that is encrypted itself": {"parts": EncryptedSeveral({"a": EncryptedTextField()})},
+    "an array of plain texts": {"names": ArrayField(models.TextField())},
+    "a relation": {"other": models.ForeignKey("self", models.CASCADE, related_name="+")},
     "generated from another column": {
         "copy": models.GeneratedField(expression=Lower("plain"), output_field=models.TextField(), db_persist=True)
     },
@@ -722,6 +765,14 @@ class TestModels:
     @pytest.mark.parametrize("options", HARMLESS_OPTIONS.values(), ids=HARMLESS_OPTIONS)
     def test_what_the_database_can_do_is_fine(self, options: dict[str, Any]) -> None:
         assert messages_for(options) == []
+
+    def test_a_field_whose_app_is_not_installed_is_an_error(self, settings: Settings) -> None:
+        """The app has registered no check then: it is Django's own check of models that asks the field."""
+        settings.INSTALLED_APPS = ["tests.migrating.attic"]
+        found = [message for message in check_all_models() if message.id == "asherah.E118"]
+        assert [message.obj.name for message in found] == ["secret", "stored", "moved", "day", "hour"]
+        assert all(message.is_serious() for message in found)
+        assert {message.msg for message in found} == {"An encrypted field needs 'django_asherah' in INSTALLED_APPS."}
 
     def test_several_fields_are_several_errors(self) -> None:
         messages = messages_for({"ordering": ["secret", "doc"], "unique_together": [("secret", "doc")]})

@@ -49,6 +49,8 @@ asherah.E107           a constraint uses an encrypted field for more than whethe
 asherah.E108           an index names an encrypted field
 asherah.E109           ``unique_for_date``, ``unique_for_month`` or ``unique_for_year`` with an encrypted field
 asherah.E110           a ``GeneratedField`` is computed from an encrypted field
+asherah.E118           ``django_asherah`` is not in ``INSTALLED_APPS``, and a model has an encrypted field
+asherah.E119           a field that is not encrypted is made of an encrypted one, as an array of them
 asherah.E131           a ``GenericForeignKey`` keeps its object id in an encrypted field
 asherah.E120           a partition template names no column of the model
 asherah.E121           a partition template names a column that may be NULL

@@ -11,12 +11,13 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db.models import F, Model, Q
 from django.db.models.constants import LOOKUP_SEP
 
+from django_asherah.checks.wrappers import check_wrapper
 from django_asherah.fields import EncryptedFieldMixin
 
 
 @register(Tags.models)
 def check_models(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Report orderings, constraints and indexes that name encrypted fields."""
+    """Report orderings, constraints and indexes that name encrypted fields, and fields that are made of them."""
     configs = apps.get_app_configs() if app_configs is None else app_configs
     return [message for config in configs for model in config.get_models() for message in _check_model(model)]
 
@@ -46,6 +47,7 @@ def _check_field(model: type[Model], field: Any) -> Iterator[CheckMessage]:
             yield from refuse(model, field, "E109", f"{option!r} of {field.name!r}", [field.name, other])
     if field.generated:
         yield from refuse(model, field, "E110", f"the expression of {field.name!r}", [field.expression])
+    yield from check_wrapper(field)
 
 
 def refuse(model: type[Model], owner: object, id: str, option: str, items: Iterable[Any]) -> Iterator[CheckMessage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.apps import apps
 from django.core import checks
 from django.db.models.fields import NOT_PROVIDED
 
@@ -9,7 +10,7 @@ from django_asherah.fields.interfaces import EncryptedField
 
 
 def check_options(field: EncryptedField) -> list[checks.CheckMessage]:
-    """Return what is wrong with a field's options: ``asherah.E101`` to ``E104``, and ``W105``."""
+    """Return what is wrong with a field's options: ``asherah.E101`` to ``E104``, ``E118`` and ``W105``."""
     # A random nonce makes every record differ, so uniqueness and order of the values can't be seen.
     wrong = {
         "asherah.E101": ("unique", field.unique and not field.primary_key),
@@ -27,6 +28,15 @@ def check_options(field: EncryptedField) -> list[checks.CheckMessage]:
         for id, (option, given) in wrong.items()
         if given
     ]
+    if not apps.is_installed("django_asherah"):
+        found.append(
+            checks.Error(
+                "An encrypted field needs 'django_asherah' in INSTALLED_APPS.",
+                hint="Add it and run migrate: the app has the key table, and the checks of models and settings.",
+                obj=field,
+                id="asherah.E118",
+            )
+        )
     if field.allow_plaintext:
         found.append(
             checks.Warning(

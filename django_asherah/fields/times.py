@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from django.utils.duration import duration_iso_string
 
@@ -53,6 +54,19 @@ class EncryptedDateTimeField(EncryptedFieldMixin[Set_contra, Get_co], models.Dat
         # dump() wrote a "T" and local time, while USE_TZ was off. Plain columns were in UTC, and have a space as text.
         zone = timezone.get_default_timezone() if "T" in text else datetime.UTC
         return timezone.make_aware(moment, zone).astimezone(datetime.UTC)
+
+    def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        """Return the record to store.
+
+        A migration that adds the column takes it for text, and gives the system's local time where Django sets it.
+
+        Raises:
+            AsherahError, FieldError: as any other field's.
+        """
+        is_set = self.auto_now or self.auto_now_add
+        if is_set and settings.USE_TZ and value.__class__ is datetime.datetime and timezone.is_naive(value):
+            value = value.astimezone()
+        return super().get_db_prep_save(value, connection)
 
     def _moment(self, value: Any) -> datetime.datetime:
         if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):

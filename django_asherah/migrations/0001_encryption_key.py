@@ -2,6 +2,7 @@
 
 import django_asherah.models
 from django.db import migrations, models
+from django_asherah.dependents import Dependents
 
 
 class Migration(migrations.Migration):
@@ -10,6 +11,8 @@ class Migration(migrations.Migration):
 
     dependencies = [
     ]
+
+    run_before = Dependents()
 
     operations = [
         migrations.CreateModel(
