@@ -183,5 +183,5 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         return EncryptedCol(self.model._meta.db_table, self)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
-        """Report what can't be: ``asherah.E101`` to ``E104`` and ``E118``, and ``E120`` to ``E127`` for the partition."""
+        """Report what can't be: ``asherah.E101`` to ``E104``, ``E118``, and ``E120`` to ``E127`` for the partition."""
         return [*super().check(**kwargs), *check_options(self), *check_partition(self)]
