@@ -769,7 +769,7 @@ class TestModels:
     def test_a_field_whose_app_is_not_installed_is_an_error(self, settings: Settings) -> None:
         """The app has registered no check then: it is Django's own check of models that asks the field."""
         settings.INSTALLED_APPS = ["tests.migrating.attic"]
-        found = [message for message in check_all_models() if message.id == "asherah.E118"]
+        found = [message for message in check_all_models(None) if message.id == "asherah.E118"]
         assert [message.obj.name for message in found] == ["secret", "stored", "moved", "day", "hour"]
         assert all(message.is_serious() for message in found)
         assert {message.msg for message in found} == {"An encrypted field needs 'django_asherah' in INSTALLED_APPS."}

@@ -9,7 +9,8 @@ from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Tags, register
 from django.core.checks import Warning as CheckWarning
 
-from django_asherah.checks.models import find_encrypted, refuse
+from django_asherah.checks.models import refuse
+from django_asherah.fields.paths import find_encrypted
 
 
 @register(Tags.admin)

@@ -7,12 +7,10 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Tags, register
-from django.core.exceptions import FieldDoesNotExist
-from django.db.models import F, Model, Q
-from django.db.models.constants import LOOKUP_SEP
+from django.db.models import Model
 
 from django_asherah.checks.wrappers import check_wrapper
-from django_asherah.fields import EncryptedFieldMixin
+from django_asherah.fields.paths import find_encrypted, paths_in
 
 
 @register(Tags.models)
@@ -52,7 +50,7 @@ def _check_field(model: type[Model], field: Any) -> Iterator[CheckMessage]:
 
 def refuse(model: type[Model], owner: object, id: str, option: str, items: Iterable[Any]) -> Iterator[CheckMessage]:
     """Yield an error for each encrypted field that ``items`` (names, paths, expressions) of an option lead to."""
-    for path in sorted({path for item in items for path in _paths(item)}):
+    for path in paths_in(items):
         field = find_encrypted(model, path)
         if field is not None:
             yield Error(
@@ -63,54 +61,8 @@ def refuse(model: type[Model], owner: object, id: str, option: str, items: Itera
             )
 
 
-def find_encrypted(model: type[Model], path: str) -> EncryptedFieldMixin | None:
-    """Return the encrypted field that ``path`` leads to from ``model``, unless it only asks whether it is NULL."""
-    current: Any = model
-    name, *rest = path.split(LOOKUP_SEP)
-    while current is not None:
-        try:
-            field: Any = current._meta.get_field(name)
-        except FieldDoesNotExist:
-            return None
-        if isinstance(field, EncryptedFieldMixin):
-            return None if rest == ["isnull"] else field
-        if not rest:
-            return None
-        current = field.related_model
-        name, *rest = rest
-    return None
-
-
 def _parts(option: Any) -> Iterator[Any]:
     """Yield what a constraint or an index is made of."""
     for name in ("fields", "include", "expressions"):
         yield from getattr(option, name, None) or ()
     yield getattr(option, "condition", None)
-
-
-def _paths(item: Any) -> Iterator[str]:
-    """Yield the field paths in a name, a Q, an expression, or a pair of a name or expression and something else."""
-    match item:
-        case str():
-            yield item.lstrip("-+")
-        case F():
-            yield item.name  # type: ignore[attr-defined]
-        case Q():
-            for child in item.children:
-                yield from _conditions(child)
-        case (first, *_):
-            yield from _paths(first)
-        case _ if hasattr(item, "get_source_expressions"):
-            for source in item.get_source_expressions():
-                yield from _paths(source)
-
-
-def _conditions(child: Any) -> Iterator[str]:
-    if not isinstance(child, tuple):
-        yield from _paths(child)
-        return
-    path, value = child
-    if value is not None:
-        yield path
-    if not isinstance(value, str | tuple):
-        yield from _paths(value)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db.models import Count, Model
+from django.db.models import Count, Model, Transform
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.expressions import Exists, F, Ref
 from django.db.models.lookups import Exact, IsNull, Lookup
@@ -59,6 +60,29 @@ class EncryptedExact(Exact):
         if rhs is not None:
             raise refuse_lookup(lhs.output_field, "exact")
         super().__init__(lhs, rhs)
+
+
+class RefusedTransform(Transform):
+    """A key path or another transform, refused where it is used.
+
+    Not where it is made: there, Django takes a ``FieldError`` for a name that it does not know.
+    """
+
+    def __init__(self, name: str, lhs: Any) -> None:
+        super().__init__(lhs)
+        self.name = name
+
+    def get_lookup(self, lookup: str) -> Any:
+        """Refuse."""
+        raise refuse_lookup(self.lhs.output_field, self.name)
+
+    def get_transform(self, lookup_name: str) -> Any:
+        """Return what refuses to be used, too."""
+        return partial(RefusedTransform, self.name)
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse."""
+        raise refuse_lookup(self.lhs.output_field, self.name)
 
 
 def refuse_misuse(compiler: Any) -> None:

@@ -16,7 +16,7 @@ from django_asherah.fields.sealed import PreparedValue
 from django_asherah.fields.utf8 import decode_text
 
 
-class EncryptedJSONField(EncryptedFieldMixin[Set_contra, Get_co], models.JSONField):  # type: ignore[misc]
+class EncryptedJSONField(EncryptedFieldMixin[Set_contra, Get_co], models.JSONField):
     """A ``JSONField`` whose column holds only records: keys and shape of the document are sealed with it.
 
     None is SQL NULL. JSON's null is written as with Django's own field: ``Value(None, JSONField())``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import ge, le
 from typing import TYPE_CHECKING, Any
 
 from django.core import checks
@@ -16,7 +18,7 @@ from django_asherah.fields.attribute import EncryptedAttribute, RowAttribute
 from django_asherah.fields.column import ColumnMixin
 from django_asherah.fields.formats import FORMATS, get_placeholder
 from django_asherah.fields.generic import Get_co, Set_contra
-from django_asherah.fields.guards import EncryptedExact, refuse_misuse
+from django_asherah.fields.guards import EncryptedExact, RefusedTransform, refuse_misuse
 from django_asherah.fields.loading import load_with_rows
 from django_asherah.fields.options import check_options
 from django_asherah.fields.packets import count_record
@@ -28,7 +30,7 @@ from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.watching import watch
 
 if TYPE_CHECKING:
-    from django.db.models.lookups import Lookup, Transform
+    from django.db.models.lookups import Lookup
 
 
 class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
@@ -143,9 +145,16 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
             return super().validators
         # Django would look up the range of this column's type, and text has none.
         least, most = default_connection.ops.integer_field_range(super().get_internal_type())
-        limits = [(MinValueValidator, least), (MaxValueValidator, most)]
+        limits = [(MinValueValidator, least, ge), (MaxValueValidator, most, le)]
         own = super(models.IntegerField, self).validators
-        return [*own, *(validator(limit) for validator, limit in limits if limit is not None)]
+        return [
+            *own,
+            *(
+                validator(limit)
+                for validator, limit, keeps in limits
+                if limit is not None and not any(keeps(given, limit) for given in _limits(own, validator))
+            ),
+        ]
 
     def select_format(self, compiler: Any, sql: str, params: Any) -> Any:
         """Return the SQL that selects the column; its keys come with its rows."""
@@ -169,9 +178,9 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
             return EncryptedExact
         raise refuse_lookup(self, lookup_name)
 
-    def get_transform(self, lookup_name: str) -> type[Transform] | None:
-        """Refuse every transform and key path."""
-        raise refuse_lookup(self, lookup_name)
+    def get_transform(self, lookup_name: str) -> Any:
+        """Return what refuses to be used, for every transform and key path."""
+        return partial(RefusedTransform, lookup_name)
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
         """Return the column as an expression that watches what it is used for, and for no other query."""
@@ -185,3 +194,9 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
         """Report what can't be: ``asherah.E101`` to ``E104``, ``E118``, and ``E120`` to ``E127`` for the partition."""
         return [*super().check(**kwargs), *check_options(self), *check_partition(self)]
+
+
+def _limits(validators: list[Any], kind: type[Any]) -> list[Any]:
+    """Return the limits that validators of a kind keep to."""
+    limits = [each.limit_value for each in validators if isinstance(each, kind)]
+    return [limit() if callable(limit) else limit for limit in limits]

@@ -16,6 +16,14 @@ def refuse_lookup(field: Any, name: str) -> FieldError:
     return FieldError(f"{field.full_name} is encrypted: {name!r} can't look into it. {_INSTEAD}")
 
 
+def refuse_validating(field: Any, name: str) -> FieldError:
+    """Return the error for a constraint that looks into ``field``."""
+    return FieldError(
+        f"{field.full_name} is encrypted: constraint {name!r} can't look into it. Only whether it is NULL can be "
+        "asked: remove the constraint, and give the field a validator or the model a clean()."
+    )
+
+
 def refuse_computing(field: Any, expression: Any) -> FieldError:
     """Return the error for an expression that would work on records of ``field``."""
     return FieldError(

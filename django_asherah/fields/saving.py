@@ -41,15 +41,35 @@ _OWN_PRE_SAVE = frozenset(
 """Those that change nothing, unless the field has Django set the time."""
 
 
+_CONVERSIONS = ("dump", "load", "get_prep_value", "to_python")
+
+
 class SavingMixin(SealingMixin[Set_contra, Get_co]):
     """The part of an encrypted field that writes."""
 
     _plain_pre_save: ClassVar[Callable[[Any, models.Model, bool], Any]]
     """The plain field's ``pre_save``, found once per class: to look for it costs more than to call it."""
 
+    _has_own_dump: ClassVar[bool]
+    _is_proven: ClassVar[bool]
+    """Whether it reads what it writes, as the tests of this app prove of its fields."""
+
+    _stores_as_prepared: ClassVar[bool]
+    """Whether a plain column holds what ``get_prep_value`` returns. If it does not, no type tells of another value."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_back: set[type] = set()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._plain_pre_save = super().pre_save
+        cls._has_own_dump = not _is_ours(cls.dump)
+        ours = next(filter(_is_ours, cls.__mro__))
+        is_bare = cls.dump is SealingMixin.dump and cls.to_python is models.Field.to_python
+        cls._is_proven = not is_bare and all(getattr(cls, name) is getattr(ours, name) for name in _CONVERSIONS)
+        stored: Any = getattr(super(SealingMixin, cls), "get_db_prep_value", None)
+        cls._stores_as_prepared = stored is models.Field.get_db_prep_value
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return what the instance holds, ready to be sealed: a :class:`PreparedValue`, None or an expression."""
@@ -125,13 +145,39 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
             elif value.__class__ is Unreadable:
                 raise EncryptionError("the value could not be opened, so it is not written anywhere else")
         try:
-            return PreparedValue(None, self.dump(value), partition, is_new)
+            payload = self.dump(value)
+            if not self._is_proven and value.__class__ not in self._read_back:
+                self._require_same(value, payload)
+            return PreparedValue(None, payload, partition, is_new)
         except AsherahError:
             raise
         except Exception as exc:
             reason = type(exc).__name__
         # Raised here, because the cause's message, arguments and frames may hold the value.
         raise EncryptionError(f"it can't hold the {type(value).__name__} that was given ({reason})")
+
+    def _require_same(self, value: Any, payload: bytes) -> None:
+        """Refuse a value of a type that was never seen, if it would not be what is read of it.
+
+        Raises:
+            EncryptionError: it would not.
+        """
+        try:
+            read = self.load(payload)
+            if self._has_own_dump or _are_same(read, value):  # An own dump() may round.
+                if self._has_own_dump or self._stores_as_prepared:
+                    self._read_back.add(value.__class__)
+                return
+            if _are_same(read, self.to_python(value)):  # Converted, as in a plain field; another may not be.
+                return
+            reason = "another value"
+        except Exception as exc:
+            reason = type(exc).__name__
+        # Raised here, because the cause's message, arguments and frames may hold the value.
+        raise EncryptionError(
+            f"what it writes of the {type(value).__name__} that was given is not what it reads ({reason}): give the "
+            f"field a dump() and a load() for such values ({type(self).__name__})"
+        )
 
     def _unread(self, held: SealedValue, instance: models.Model, *, is_new: bool) -> Any:
         """Return what was never read: as it was loaded, unless it has to be another record in this place."""
@@ -166,3 +212,11 @@ class SavingMixin(SealingMixin[Set_contra, Get_co]):
         if getattr(self, "auto_now", False) or (add and getattr(self, "auto_now_add", False)):
             return False
         return type(self)._plain_pre_save in _OWN_PRE_SAVE
+
+
+def _is_ours(each: Any) -> bool:
+    return bool(each.__module__.startswith("django_asherah."))
+
+
+def _are_same(read: Any, value: Any) -> bool:
+    return bool(read == value or (read != read and value != value))  # noqa: PLR0124 - a NaN equals nothing

@@ -6,11 +6,12 @@ value. Whose key that takes is a matter of the partition: the field's own, or th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah import engine
@@ -28,6 +29,7 @@ from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.partitioned import PartitionedMixin
 from django_asherah.fields.sealed import NO_KEYS, Keys, Literal, Loaded, SealedValue
+from django_asherah.fields.texts import text_of
 from django_asherah.fields.utf8 import decode_text, encode_text
 from django_asherah.guard import allowed_partitions, outside_guard
 
@@ -41,8 +43,12 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
     allow_plaintext: bool
     format: RecordFormat
 
+    _plain_from_db_value: ClassVar[Callable[[Any, str, Any, Any], Any] | None]
+    """The plain field's ``from_db_value``, if it has one."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._plain_from_db_value = getattr(super(SealingMixin, cls), "from_db_value", None)  # noqa: UP008 - of what follows in cls
         # decode_text raises nothing but errors of ours, so there is nothing to translate.
         plain: Any = cls.load
         cls.load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin.load_safely  # type: ignore[method-assign]
@@ -53,15 +59,16 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
         Raises:
             Exception: the field can't hold such a value. Any but an ``AsherahError`` becomes an ``EncryptionError``.
         """
-        return encode_text(str(self.get_prep_value(value)))
+        return encode_text(text_of(self.get_prep_value(value)))
 
     def load(self, payload: bytes) -> Any:
-        """Return the value that :meth:`dump` made ``payload`` from.
+        """Return the value that :meth:`dump` made ``payload`` from, as the plain field would read its text.
 
         Raises:
             Exception: this field did not make it. Any but an ``AsherahError`` becomes a ``DecryptionError``.
         """
-        return self.to_python(decode_text(payload))
+        text, read = decode_text(payload), type(self)._plain_from_db_value
+        return self.to_python(text) if read is None else read(self, text, None, connection)
 
     def seal(self, payload: bytes, partition: str | None = None) -> str | bytes:
         """Return ``payload`` as a new record of the field's format, under the newest key.

@@ -16,6 +16,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from django_asherah.exceptions import EncryptionError
+from django_asherah.fields.texts import text_of
 
 _ESCAPED = re.compile(r"[^A-Za-z0-9.-]")
 _BRACES = frozenset("{}")
@@ -105,7 +106,7 @@ def _text_of(value: Any) -> str:
     if value is None:
         raise ValueError("which is None: set it before the row is saved")
     if isinstance(value, int | UUID | date) and not isinstance(value, datetime):
-        return str(value)
+        return text_of(value)
     raise ValueError(f"and a {type(value).__name__} has no one text: use an integer, a string, a UUID or a date")
 
 

@@ -1,4 +1,4 @@
-"""What Django tells of instances whose partition their row says: that they are made, and that they are saved."""
+"""What Django tells of models and of their instances: that they are prepared, made and saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 from django.db import models
 from django.db.models.signals import class_prepared, post_init, post_save, pre_save
 
+from django_asherah.fields.constraints import guard_constraints
 from django_asherah.fields.moves import require_whole_moves
+from django_asherah.fields.records import is_encrypted
 from django_asherah.fields.rows import forget_columns, remember, row_fields
 from django_asherah.fields.unprepared import prepare_rows, restore_rows
 
@@ -35,8 +37,13 @@ def _knows_writers(model: type[models.Model], name: str) -> bool:
 
 
 def watch(sender: Any, **kwargs: Any) -> None:
-    """Let the instances of a model remember their row, if it has encrypted fields whose partition the row says."""
+    """Let the instances of a model remember their row, if it has encrypted fields whose partition the row says.
+
+    What its constraints would ask of any encrypted field is refused.
+    """
     forget_columns(sender)
+    if any(map(is_encrypted, sender._meta.local_fields)):
+        guard_constraints(sender)
     if not sender._meta.abstract and row_fields(sender):
         post_init.connect(remember, sender=sender)
         pre_save.connect(_before_save, sender=sender)

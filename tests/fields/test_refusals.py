@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import FieldError
 from django.db import connection, transaction
 from django.db.models import Case, Count, Exists, F, Max, Min, OuterRef, Q, Subquery, TextField, Value, When
-from django.db.models.fields.json import KT
+from django.db.models.fields.json import KT, KeyTransform
 from django.db.models.functions import Cast, Coalesce, Concat, Length, Lower, Substr, Upper
 from django.db.models.lookups import Exact, GreaterThan, In
 from django.test.utils import CaptureQueriesContext
@@ -40,6 +40,22 @@ QUERIES: dict[str, Callable[[], Any]] = {
     "JSON has_key": lambda: documents.filter(doc__has_key="a"),
     "JSON contains": lambda: documents.filter(doc__contains={"a": 1}),
     "JSON values of a key": lambda: documents.values("doc__a"),
+    "JSON values_list of a key": lambda: documents.values_list("name", "doc__a"),
+    "JSON values of a key in a key": lambda: documents.values("doc__a__b__0"),
+    "JSON F of a key": lambda: documents.annotate(a=F("doc__a")),
+    "JSON KeyTransform": lambda: documents.annotate(a=KeyTransform("a", "doc")),
+    "JSON filter by a KT": lambda: documents.filter(Exact(KT("doc__a"), "x")),
+    "JSON order by a KT": lambda: documents.order_by(KT("doc__a")),
+    "JSON order by a key of other columns": lambda: documents.values("pk").order_by("-doc__a"),
+    "JSON distinct keys": lambda: documents.values("doc__a").distinct(),
+    "JSON groups of keys": lambda: documents.values("doc__a").annotate(n=Count("pk")),
+    "JSON count of a key": lambda: documents.aggregate(n=Count("doc__a")),
+    "JSON greatest of a key": lambda: documents.aggregate(n=Max("doc__a")),
+    "JSON key in a subquery": lambda: notes.annotate(a=Subquery(documents.values("doc__a")[:1])),
+    "JSON key in a list": lambda: notes.filter(pk__in=documents.values("doc__a")),
+    "JSON key of an outer row": lambda: documents.filter(Exists(notes.filter(title=OuterRef("doc__a")))),
+    "values of a transform": lambda: notes.values("body__upper"),
+    "values of a transform through a relation": lambda: visits.values("note__body__length"),
     "JSON KT": lambda: documents.annotate(a=KT("doc__a")),
     "order by a JSON key": lambda: documents.order_by("doc__a"),
     "Exact expression": lambda: notes.filter(Exact(F("body"), "x")),
@@ -128,7 +144,7 @@ def test_no_query_looks_into_a_record(name: str) -> None:
     Note.objects.create(title="t", body="x")
     with (
         CaptureQueriesContext(connection) as sent,
-        pytest.raises(FieldError, match=r"is encrypted|Join on 'doc' not permitted"),
+        pytest.raises(FieldError, match=r"^[\w.]+ is encrypted: "),
     ):
         list(QUERIES[name]())
     assert [query["sql"] for query in sent if "testapp" in query["sql"]] == []

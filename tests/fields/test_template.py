@@ -31,6 +31,22 @@ class Numbers(enum.IntEnum):
     SEVEN = 7
 
 
+class Named(int, enum.Enum):
+    SEVEN = 7
+
+
+class Spoken(UUID):
+    def __str__(self) -> str:
+        return "a UUID"
+
+
+class SpokenDate(date):
+    def isoformat(self) -> str:
+        return "a day"
+
+    __str__ = isoformat
+
+
 class TestReading:
     @pytest.mark.parametrize("text", ["", "clinic", "clinic-7", "a_b", "ü", " "])
     def test_a_partition_without_braces_is_no_template(self, text: str) -> None:
@@ -91,10 +107,13 @@ class TestValues:
             (True, "p-True"),
             (False, "p-False"),
             (Numbers.SEVEN, "p-7"),
+            (Named.SEVEN, "p-7"),
             (Names.AB, "p-Ab"),
             (mark_safe("Ab"), "p-Ab"),
             (UUID(int=255), "p-00000000-0000-0000-0000-0000000000ff"),
+            (Spoken(int=255), "p-00000000-0000-0000-0000-0000000000ff"),
             (date(2026, 2, 28), "p-2026-02-28"),
+            (SpokenDate(2026, 2, 28), "p-2026-02-28"),
             ("Az09.-", "p-Az09.-"),
             ("a_b", "p-a%5Fb"),
             ("a b", "p-a%20b"),

@@ -14,6 +14,7 @@ import pytest
 from django import forms
 from django.core import serializers
 from django.core.exceptions import FieldError, ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import NotSupportedError, connection, models, transaction
 from django.db.models import Avg, Case, Count, F, Max, OuterRef, Subquery, Sum, Value, When
 from django.db.models.functions import Coalesce, ExtractYear, TruncDay
@@ -488,6 +489,21 @@ class TestValidation:
         for value in (least - 1, most + 1):
             with pytest.raises(ValidationError):
                 field.run_validators(value)
+
+    @pytest.mark.parametrize("inside", [0, 5])
+    def test_a_range_that_was_given_is_not_repeated(self, inside: int) -> None:
+        least, most = connection.ops.integer_field_range("IntegerField")
+        given = [MinValueValidator(least + inside), MaxValueValidator(lambda: most - inside)]
+        field = fields.EncryptedIntegerField(validators=given)
+        assert field.validators == given
+        assert models.IntegerField(validators=given).validators == field.validators
+
+    def test_a_range_that_is_wider_than_the_columns_is_narrowed(self) -> None:
+        least, most = connection.ops.integer_field_range("IntegerField")
+        given = [MinValueValidator(least - 1), MaxValueValidator(most + 1)]
+        field = fields.EncryptedIntegerField(validators=given)
+        assert field.validators == [*given, MinValueValidator(least), MaxValueValidator(most)]
+        assert models.IntegerField(validators=given).validators == field.validators
 
     def test_max_length_is_optional_and_no_matter_of_the_column(self) -> None:
         field = fields.EncryptedCharField()
