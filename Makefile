@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo demo-aws native test test-quick lint types layers docs check lock bench fuzz soak clean
+.PHONY: help demo demo-aws native test test-quick lint types layers docs check lock bench fuzz soak django-suites clean
 
 help:
 	@echo "make demo       save and read encrypted patients of two clinics on SQLite"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench      measure, side by side with plain fields and with peers"
 	@echo "make fuzz       throw RUNS (100000) hostile inputs at each parser"
 	@echo "make soak       load keys and data for MINUTES (10) while everything fails, and look for losses"
+	@echo "make django-suites  run Django's own suites with encrypted fields; RECORD=yes renews the record of what is refused"
 	@echo "make lock       renew requirements/dev.txt"
 
 .venv/.installed: requirements/dev.txt pyproject.toml
@@ -83,6 +84,12 @@ MINUTES ?= 10
 
 soak: .venv/.installed
 	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
+
+# The record is of the newest Django, so its environment is what to run this with.
+SUITES_PYTHON ?= .tox/newest/bin/python
+
+django-suites:
+	$(SUITES_PYTHON) scripts/django_suites.py $(if $(RECORD),--record)
 
 clean:
 	rm -rf .venv fuzz/.venv .tox build dist docs/_build benchmarks/.envs tests/interop/.envs tests/other_libraries/.keysets

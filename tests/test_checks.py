@@ -13,6 +13,7 @@ from django.apps import apps
 from django.apps.registry import Apps
 from django.contrib import admin
 from django.contrib.admin.sites import AdminSite, all_sites
+from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.core.checks import CheckMessage, registry
 from django.core.exceptions import FieldError
@@ -33,7 +34,7 @@ from django_asherah.checks.sessions import check_sessions
 from django_asherah.checks.settings import check_deployment, check_settings
 from django_asherah.checks.table import check_key_table
 from django_asherah.checks.tenants import check_tenant_apps
-from django_asherah.fields import EncryptedDateField, EncryptedJSONField, EncryptedTextField
+from django_asherah.fields import EncryptedDateField, EncryptedIntegerField, EncryptedJSONField, EncryptedTextField
 from tests.databases import VENDOR, as_asherah, execute
 from tests.test_conf import AWS, KEY, STATIC, WEST
 from tests.testapp.models import Note, Visit
@@ -631,6 +632,15 @@ FIELD_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         {"copy": models.GeneratedField(expression=F("doc__a"), output_field=models.TextField(), db_persist=True)},
         "asherah.E110",
         "the expression of 'copy' names the encrypted field testapp.Guarded.doc",
+    ),
+    "a generic foreign key": (
+        {
+            "kind": models.ForeignKey("contenttypes.ContentType", models.CASCADE, related_name="+"),
+            "key": EncryptedIntegerField(),
+            "thing": GenericForeignKey("kind", "key"),
+        },
+        "asherah.E118",
+        "the object id of 'thing' names the encrypted field testapp.Guarded.key",
     ),
 }
 HARMLESS_FIELDS: dict[str, dict[str, Any]] = {

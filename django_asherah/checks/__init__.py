@@ -49,6 +49,7 @@ asherah.E107           a constraint uses an encrypted field for more than whethe
 asherah.E108           an index names an encrypted field
 asherah.E109           ``unique_for_date``, ``unique_for_month`` or ``unique_for_year`` with an encrypted field
 asherah.E110           a ``GeneratedField`` is computed from an encrypted field
+asherah.E118           a ``GenericForeignKey`` keeps its object id in an encrypted field
 asherah.E120           a partition template names no column of the model
 asherah.E121           a partition template names a column that may be NULL
 asherah.E122           a partition template names a column whose value is made by the database or by the save

@@ -34,6 +34,9 @@ def _check_model(model: type[Model]) -> Iterator[CheckMessage]:
         yield from refuse(model, model, "E108", f"index {index.name!r}", _parts(index))
     for field in options.local_fields:
         yield from _check_field(model, field)
+    for field in options.private_fields:
+        if key := getattr(field, "fk_field", None):  # Generic relations find no row by a record, and say nothing.
+            yield from refuse(model, field, "E118", f"the object id of {field.name!r}", [key])
 
 
 def _check_field(model: type[Model], field: Any) -> Iterator[CheckMessage]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from django.db.models import ExpressionWrapper, F
+from django.db.models import F
 
 from django_asherah.envelope.compact import is_compact
 from django_asherah.envelope.records import KeyMeta, decode_row
 from django_asherah.exceptions import DecryptionError, EncryptionError, InvalidRecordError
 from django_asherah.fields.generic import Get_co, Set_contra
+from django_asherah.fields.records import RawValue
 from django_asherah.fields.saving import SavingMixin
 from django_asherah.fields.sealed import NO_KEYS, Keys, PreparedValue
 from django_asherah.fields.utf8 import decode_text
@@ -35,9 +36,9 @@ def may_be_plaintext(raw: object) -> bool:
 class ColumnMixin(SavingMixin[Set_contra, Get_co]):
     """The part of an encrypted field that knows what may stand in its column: records, and for a while plaintext."""
 
-    def raw_value(self) -> ExpressionWrapper:
-        """Return the expression that reads the column as it is."""
-        return ExpressionWrapper(F(self.name), output_field=self.format.column)
+    def raw_value(self) -> RawValue:
+        """Return the expression that reads the column as it is: a query may select it, and nothing else."""
+        return RawValue(F(self.name), output_field=self.format.column)
 
     def find_key(self, raw: Any, partition: str | None = None) -> KeyMeta | None:
         """Return the key that a column value names; None if it names none that the field could use."""

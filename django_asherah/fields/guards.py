@@ -1,45 +1,53 @@
-"""What keeps the database from being asked to understand a record, or to store something that isn't one.
+"""What keeps the database from being asked to understand a record, and records from being handed out as values.
 
-Django has no single place to refuse this. Lookups and transforms are refused by the field when a query is built;
-expressions that are to be stored, when they are prepared; everything else (ordering, ``distinct``, grouping,
-functions, comparisons between columns) when the column is compiled into SQL, by a look at the query around it.
+Django has no single place to refuse this. Lookups and transforms are refused by the field when a query is built, and
+expressions that are to be stored when they are prepared. Everything else is refused when a column is compiled into
+SQL, by a walk over the whole statement: a record may be where it is selected, or passed on to there, and where only
+NULL is asked for. Any other place is refused, whatever the expression is.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist, FieldError
-from django.db.models import Count, Q
+from django.db.models import Count, Model
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.expressions import (
-    BaseExpression,
-    Case,
-    Col,
-    Exists,
-    ExpressionWrapper,
-    F,
-    Ref,
-    Subquery,
-    Value,
-    When,
-)
-from django.db.models.functions import Cast, Coalesce
-from django.db.models.lookups import Exact, IsNull
-from django.db.models.sql import Query
+from django.db.models.expressions import Exists, F, Ref
+from django.db.models.lookups import Exact, IsNull, Lookup
+from django.db.models.sql import AggregateQuery, InsertQuery, Query, UpdateQuery
+from django.db.models.sql.compiler import SQLCompiler
 from django.db.models.sql.where import WhereNode
 
-from django_asherah.fields.interfaces import EncryptedField
-
-_INSTEAD = (
-    "Only isnull and exact=None work. Filter on another column, on a keyed hash that you keep beside it, or in Python."
+from django_asherah.fields.folding import refuse_grouping, refuse_set_operation
+from django_asherah.fields.records import (
+    RawValue,
+    are_readable_as,
+    columns_of,
+    conditions_of,
+    is_column,
+    is_encrypted,
+    may_stand_beside,
+    output_field,
+    parts_of,
+    passes_on,
+    results_of,
+    source_of,
+    sources_of,
+)
+from django_asherah.fields.refusals import (
+    refuse_computing,
+    refuse_lookup,
+    refuse_mixing,
+    refuse_raw,
+    refuse_reading,
+    refuse_sorting,
+    refuse_storing,
 )
 
-
-def refuse_lookup(field: EncryptedField, name: str) -> FieldError:
-    """Return the error for a lookup, transform or key path on ``field``."""
-    return FieldError(f"{field.full_name} is encrypted: {name!r} can't look into it. {_INSTEAD}")
+_CHECKED = "django_asherah_checked"
 
 
 class EncryptedExact(Exact):
@@ -53,130 +61,144 @@ class EncryptedExact(Exact):
         super().__init__(lhs, rhs)
 
 
-def require_records(field: EncryptedField, expression: Any) -> None:
-    """Let an expression be stored only if all that it can yield is NULL or a record of the same kind of field.
+def refuse_misuse(compiler: Any) -> None:
+    """Refuse a statement that wants the database to understand records, or hands them out as something else.
 
-    Raises:
-        FieldError: it could yield something else.
-    """
-    if not _yields_records(field, expression):
-        raise FieldError(
-            f"{field.full_name} is encrypted: the database would store what {type(expression).__name__} computes, and "
-            "not a record. Assign a plain value, an F() of an encrypted field of the same kind and partition (and "
-            "without allow_plaintext), or a Value() with such an output_field."
-        )
-
-
-def _yields_records(field: EncryptedField, expression: Any) -> bool:  # noqa: PLR0911 - one line a kind of expression
-    match expression:
-        case Value():
-            return expression.value is None or _same_kind(field, output_field(expression))
-        case Col():
-            return _holds_records_only(field, expression.target)
-        case Case():
-            return all(_yields_records(field, result) for result in (*_results(expression), expression.default))
-        case Cast():
-            return _same_kind(field, expression.output_field) and _yields_all(field, expression)
-        case Coalesce() | ExpressionWrapper():
-            return _yields_all(field, expression)
-        case Subquery() if field.template is None:  # What another row holds may be under another key.
-            return _yields_records(field, _only_column(expression.query))
-    return False
-
-
-def output_field(expression: Any) -> Any:
-    """Return the field that says how to read what ``expression`` yields, or None if that is open."""
-    return expression._output_field_or_none
-
-
-def _yields_all(field: EncryptedField, expression: Any) -> bool:
-    return all(_yields_records(field, source) for source in expression.get_source_expressions())
-
-
-def _results(case: Case) -> list[Any]:
-    return [when.result for when in case.cases]
-
-
-def _only_column(query: Query) -> Any:
-    columns = [*query.select, *query.annotation_select.values()]
-    return columns[0] if len(columns) == 1 else None
-
-
-def _holds_records_only(field: EncryptedField, other: Any) -> bool:
-    return _same_kind(field, other) and not other.allow_plaintext
-
-
-def _same_kind(field: EncryptedField, other: Any) -> bool:
-    return getattr(other, "record_kind", None) == field.record_kind
-
-
-def refuse_misuse(query: Query) -> None:
-    """Refuse a query that wants the database to understand what is in an encrypted column.
+    Args:
+        compiler: compiles the statement, or a part of it.
 
     Raises:
         FieldError: it does.
     """
-    for expression in query.annotations.values():
-        _refuse_computing(expression)
-    _refuse_comparing(query.where)
+    if compiler.__dict__.get(_CHECKED) is compiler.query:
+        return
+    for each in (compiler, *_enclosing(compiler)):
+        if each.__dict__.get(_CHECKED) is not each.query:
+            _check(each.query)
+            each.__dict__[_CHECKED] = each.query
+
+
+def _enclosing(compiler: Any) -> Iterator[SQLCompiler]:
+    """Yield the compilers of the statements that this one's is a part of.
+
+    Django tells a subquery, or a part of a union, nothing of where it stands. What compiles the whole is on the stack.
+    """
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "execute_sql":
+        if frame.f_code.co_name == "as_sql":
+            found = frame.f_locals.get("self")
+            if isinstance(found, SQLCompiler) and found is not compiler:
+                yield found
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def _check(query: Query) -> None:
+    if isinstance(query, AggregateQuery):
+        _check(query.inner_query)
+    if isinstance(query, UpdateQuery):
+        assigned: Any = getattr(query, "values", None) or ()
+        _refuse_storing(query, [(field, value) for field, _, value in assigned])
+    if isinstance(query, InsertQuery):
+        _refuse_storing(query, _inserted(query))
+        return
+    for annotation in query.annotations.values():
+        if not isinstance(annotation, RawValue):
+            _yielded(annotation)
+    _require_none(query.where)
+    for join in query.alias_map.values():
+        if relation := getattr(join, "filtered_relation", None):
+            _require_none(relation.resolved_condition)
+    if query.combinator:
+        for part in parts_of(query):
+            _check(part)
+        refuse_set_operation(query)
     _refuse_sorting(query)
-    _refuse_grouping(query)
+    refuse_grouping(query)
 
 
-def _refuse_computing(expression: Any) -> None:
-    """Refuse functions of encrypted columns; what only passes a value through may stay."""
-    for source in expression.get_source_expressions():
-        if source is None:
-            continue
-        if _is_encrypted_column(source) and not _passes_through(expression):
-            raise FieldError(
-                f"{source.target.full_name} is encrypted: {type(expression).__name__} would work on its "
-                f"records. {_INSTEAD}"
-            )
-        if isinstance(source, WhereNode):
-            _refuse_comparing(source)
-        elif not isinstance(source, Query):
-            _refuse_computing(source)
+def _yielded(expression: Any) -> list[Any]:  # noqa: PLR0911 - one line a kind of expression
+    """Return the fields whose records an expression may yield; refuse whatever else it does with records."""
+    if expression is None or isinstance(expression, str):
+        return []
+    if is_column(expression):
+        return [expression.target if hasattr(expression, "target") else output_field(expression)]
+    if isinstance(expression, RawValue):
+        raise refuse_raw(expression)
+    if isinstance(expression, Ref):
+        return _yielded(source_of(expression))
+    if isinstance(expression, Query):
+        return _yielded_by_query(expression)
+    if passes_on(expression):
+        return _passed_on(expression)
+    if not _needs_no_value(expression):
+        _require_none(expression)
+        return []
+    for source in sources_of(expression):
+        _yielded(source)
+    return []
 
 
-def _passes_through(expression: Any) -> bool:
-    if isinstance(expression, Count):
+def _yielded_by_query(query: Query) -> list[Any]:
+    _check(query)
+    # All columns of a row are no value of any kind.
+    selected = [column for part in parts_of(query) if not part.default_cols for column in columns_of(part)]
+    return [field for column in selected for field in _yielded(column)]
+
+
+def _passed_on(expression: Any) -> list[Any]:
+    for condition in conditions_of(expression):
+        if fields := _yielded(condition):
+            raise refuse_lookup(fields[0], "When")
+    results = [(result, _yielded(result)) for result in results_of(expression)]
+    fields = [field for _, yielded in results for field in yielded]
+    if not fields:
+        return []
+    for result, yielded in results:
+        if not yielded and not may_stand_beside(fields[0], result):
+            raise refuse_mixing(fields[0], expression)
+    if not are_readable_as(fields, output_field(expression)):
+        raise refuse_reading(fields[0], expression)
+    return fields
+
+
+def _needs_no_value(expression: Any) -> bool:
+    if type(expression) is Count:
         return not getattr(expression, "distinct", False)
-    return isinstance(expression, Coalesce | Case | When | ExpressionWrapper | Subquery | IsNull | Ref)
+    return isinstance(expression, Exists) or type(expression) is IsNull
 
 
-def _refuse_comparing(where: Any) -> None:
-    for child in where.children:
-        if isinstance(child, WhereNode):
-            _refuse_comparing(child)
-        elif not isinstance(child, IsNull) and hasattr(child, "get_source_expressions"):
-            column = next(_columns(child), None)
-            if column is not None:
-                raise refuse_lookup(
-                    cast(EncryptedField, column.target), getattr(child, "lookup_name", type(child).__name__)
-                )
+def _require_none(expression: Any) -> None:
+    """Refuse an expression or a condition that gets records to work on."""
+    sources = expression.children if isinstance(expression, WhereNode) else sources_of(expression)
+    for source in sources:
+        if isinstance(source, WhereNode):
+            _require_none(source)
+        elif fields := _yielded(source):
+            if isinstance(expression, Lookup):
+                raise refuse_lookup(fields[0], str(getattr(expression, "lookup_name", type(expression).__name__)))
+            raise refuse_computing(fields[0], expression)
 
 
-def _columns(expression: Any) -> Iterator[Col]:
-    """Yield the encrypted columns in an expression, but for those of its subqueries."""
-    if _is_encrypted_column(expression):
-        yield expression
-    elif isinstance(expression, WhereNode):
-        _refuse_comparing(expression)
-    elif not isinstance(expression, Query | IsNull | Subquery | Count):
-        for source in expression.get_source_expressions():
-            if source is not None:
-                yield from _columns(source)
+def _inserted(query: InsertQuery) -> Iterator[tuple[Any, Any]]:
+    for field in query.fields:
+        for each in query.objs:
+            yield field, vars(each).get(field.attname) if isinstance(each, Model) else each
+
+
+def _refuse_storing(query: Query, assigned: Any) -> None:
+    for field, value in assigned:
+        if not hasattr(value, "resolve_expression"):
+            continue
+        resolved = value.resolve_expression(query.clone(), allow_joins=False, for_save=True)
+        if (fields := _yielded(resolved)) and not is_encrypted(field):
+            raise refuse_storing(fields[0], field)
 
 
 def _refuse_sorting(query: Query) -> None:
     for item in _ordering(query):
         for field in _named_fields(query, item):
-            if _is_encrypted(field):
-                raise FieldError(
-                    f"{field.full_name} is encrypted: its records have no useful order, and no two are equal. "
-                    "Sort or compare in Python, or by another column."
-                )
+            if is_encrypted(field):
+                raise refuse_sorting(field)
 
 
 def _ordering(query: Query) -> Iterator[Any]:
@@ -186,68 +208,34 @@ def _ordering(query: Query) -> Iterator[Any]:
         yield from query.order_by or (options.ordering if query.default_ordering and options else None) or ()
 
 
-def _named_fields(query: Query, item: Any) -> Iterator[Any]:
-    """Yield the fields that an item of an ordering names: a string, an ``F()`` or any other expression."""
-    if isinstance(item, Col):
-        yield item.target
-    elif isinstance(item, str | F):
+def _named_fields(query: Query, item: Any) -> list[Any]:
+    """Return the fields by whose records an item of an ordering sorts: a string, an ``F()`` or any other expression."""
+    if isinstance(item, str | F):
         name = item.lstrip("-+") if isinstance(item, str) else getattr(item, "name", "")
-        annotation = query.annotations.get(name)
-        yield from [_field_at(query, name)] if annotation is None else _passed_through_fields(annotation)
-    elif isinstance(item, Subquery):
-        yield from _passed_through_fields(item)
-    else:
-        for source in _sources(item):
-            yield from _named_fields(query, source)
-
-
-def _sources(item: Any) -> list[Any]:
-    """Return the expressions in an item of an ordering; of a condition, those that something is compared with."""
-    if isinstance(item, Q):
-        values = [child[1] if isinstance(child, tuple) else child for child in item.children]
-        return [value for value in values if isinstance(value, Q | F | BaseExpression)]
-    return [source for source in item.get_source_expressions() if source is not None]
-
-
-def _passed_through_fields(annotation: Any) -> Iterator[Any]:
-    """Yield the fields whose values an annotation passes through as they are."""
-    if isinstance(annotation, Col):
-        yield annotation.target
-    elif isinstance(annotation, Exists):
-        return  # True or False, whatever it looks at.
-    elif isinstance(annotation, Subquery):
-        yield from _passed_through_fields(annotation.query)
-    elif isinstance(annotation, Query):  # What Django 6.1 resolves a Subquery to.
-        yield from _passed_through_fields(_only_column(annotation))
-    elif isinstance(annotation, Coalesce | ExpressionWrapper):
-        for source in annotation.get_source_expressions():
-            yield from _passed_through_fields(source)
-
-
-def _field_at(query: Query, path: str) -> Any:
+        if name in query.annotations:
+            return _yielded(query.annotations[name])
+        return list(_fields_at(query, name))
+    if query.combinator:  # It names columns of its parts.
+        return [field for source in item.get_source_expressions() if source for field in _named_fields(query, source)]
     try:
-        return query.names_to_path(path.split(LOOKUP_SEP), query.get_meta())[1]
+        resolved = item.resolve_expression(query.clone(), allow_joins=True, reuse=None)
+    except FieldError:  # Django raises it again, unless it names what extra() selects.
+        return []
+    # The outermost says in which direction.
+    sources = sources_of(resolved) if hasattr(resolved, "descending") else [resolved]
+    return [field for source in sources for field in _yielded(source)]
+
+
+def _fields_at(query: Query, path: str) -> Iterator[Any]:
+    """Yield the field at the end of a path, or those that Django sorts by instead: a related model's own ordering."""
+    try:
+        field = query.names_to_path(path.split(LOOKUP_SEP), query.get_meta())[1]
     except (FieldDoesNotExist, FieldError):
-        return None
-
-
-def _is_encrypted_column(expression: Any) -> bool:
-    return isinstance(expression, Col) and _is_encrypted(expression.target)
-
-
-def _is_encrypted(field: Any) -> bool:
-    return getattr(field, "record_kind", None) is not None
-
-
-def _refuse_grouping(query: Query) -> None:
-    """Refuse ``distinct()`` and grouping by encrypted columns, unless a primary key keeps the rows apart anyway."""
-    grouped = query.group_by if isinstance(query.group_by, tuple) else query.select if query.distinct else ()
-    sources = [column.get_source_expressions()[0] if isinstance(column, Ref) else column for column in grouped]
-    columns = [column for column in sources if isinstance(column, Col)]
-    if any(column.target.primary_key for column in columns):
         return
-    for field in (cast(EncryptedField, column.target) for column in columns if _is_encrypted_column(column)):
-        raise FieldError(
-            f"{field.full_name} is encrypted: no two of its records are equal, so rows can't be grouped by it or made "
-            "distinct. Do it in Python."
-        )
+    yield field
+    name = path.rsplit(LOOKUP_SEP, maxsplit=1)[-1]
+    related = getattr(field, "related_model", None) if field.is_relation else None
+    if related and name not in ("pk", getattr(field, "attname", None)):
+        for item in related._meta.ordering:
+            if isinstance(item, str) and item.lstrip("-+") not in ("pk", "?"):
+                yield from _fields_at(query, f"{path}{LOOKUP_SEP}{item.lstrip('-+')}")

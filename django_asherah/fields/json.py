@@ -10,8 +10,8 @@ from django.db.models.expressions import Value
 
 from django_asherah.exceptions import DecryptionError, EncryptionError
 from django_asherah.fields.generic import Get_co, Set_contra
-from django_asherah.fields.guards import output_field
 from django_asherah.fields.mixin import EncryptedFieldMixin
+from django_asherah.fields.records import output_field
 from django_asherah.fields.sealed import PreparedValue
 from django_asherah.fields.utf8 import decode_text
 

@@ -19,7 +19,8 @@ from django.db.models.sql.compiler import SQLCompiler
 from django_asherah.envelope.keynames import one_per_key
 from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import AsherahError, EncryptionError
-from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, SealedValue, are_lasting
+from django_asherah.fields.records import literals_of, row_of
+from django_asherah.fields.sealed import NO_KEYS, Keys, Literal, Loaded, SealedValue, are_lasting
 from django_asherah.fields.sealing import load_keys
 
 ROWS_AT_ONCE = 100
@@ -87,13 +88,13 @@ class _KeyLoading(SQLCompiler):
             is_opened = getattr(expression, "is_opened", True)
             find: _SaidByRow | None = None
             if field.template is not None:
-                alias = getattr(expression, "alias", None)
+                alias = row_of(expression)
                 said_at = [places.get((alias, column)) for column in field.partition_fields]
                 if None not in said_at:
                     find = _SaidByRow(self, field, said_at, converters)
                 elif (pk_at := _find_key(places, alias, field.model._meta.pk)) is not None and not is_opened:
                     find = _SaidByTable(self, field, [pk_at], converters)
-            yield _Selected(place, field, is_opened, find)
+            yield _Selected(place, field, is_opened, find, literals_of(expression))
 
     def _places(self) -> dict[tuple[Any, Any], int]:
         """Return where in a row each selected column stands: composite columns take several places."""
@@ -173,12 +174,14 @@ class _Selected:
         field: the field.
         is_opened: whether its values go somewhere else than into an instance.
         find_partitions: finds the rows' partitions; None if the field has its own, or nothing says theirs.
+        literals: texts that may stand there instead of a record.
     """
 
     place: int
     field: Any
     is_opened: bool
     find_partitions: _SaidByRow | None
+    literals: frozenset[str] = frozenset()
 
     def partitions(self, columns: Columns) -> Partitions:
         """Return the partition that each row says."""
@@ -187,6 +190,8 @@ class _Selected:
     def find_keys(self, columns: Columns, partitions: Partitions) -> Iterable[KeyMeta | None]:
         """Return the keys that the records name, each at least once."""
         field, raw = self.field, columns[self.place]
+        if self.literals:
+            return map(field.find_key, [each for each in raw if each not in self.literals], repeat(None))
         if field.format.is_binary:
             if memoryview in set(map(type, raw)):
                 raw = columns[self.place] = [each and bytes(each) for each in raw]
@@ -199,7 +204,7 @@ class _Selected:
         field, raw = self.field, columns[self.place]
         if self.is_opened and field.template is not None:
             self._require(columns, partitions)
-        if field.template is None and None not in raw:
+        if field.template is None and None not in raw and not self.literals:
             columns[self.place] = map(SealedValue, raw, repeat(self._loaded(keys, None, is_lasting)))
             return
         loaded = {partition: self._loaded(keys, partition, is_lasting) for partition in set(partitions)}
@@ -207,6 +212,11 @@ class _Selected:
             None if record is None else SealedValue(record, loaded[partition])
             for record, partition in zip(raw, partitions, strict=True)
         ]
+        if self.literals:
+            columns[self.place] = [
+                Literal(record) if record in self.literals else sealed
+                for record, sealed in zip(raw, columns[self.place], strict=True)
+            ]
 
     def length(self, columns: Columns) -> int:
         """Return how long the records are, all together."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.core import checks
-from django.core.exceptions import FieldError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connection as default_connection
 from django.db import models
@@ -17,12 +16,13 @@ from django_asherah.fields.attribute import EncryptedAttribute, RowAttribute
 from django_asherah.fields.column import ColumnMixin
 from django_asherah.fields.formats import FORMATS, get_placeholder
 from django_asherah.fields.generic import Get_co, Set_contra
-from django_asherah.fields.guards import EncryptedExact, refuse_lookup
+from django_asherah.fields.guards import EncryptedExact, refuse_misuse
 from django_asherah.fields.loading import load_with_rows
 from django_asherah.fields.options import check_options
 from django_asherah.fields.packets import count_record
 from django_asherah.fields.partitions import check_partition
 from django_asherah.fields.pending import require_whole_upsert
+from django_asherah.fields.refusals import refuse_lookup
 from django_asherah.fields.selecting import EncryptedCol
 from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.watching import watch
@@ -101,9 +101,11 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         """Return what stands for a value in a statement.
 
         Raises:
-            FieldError: an ``INSERT`` would leave a row that is there with a value of another partition than it says.
+            FieldError: the statement would store or compare a record where none belongs, or an ``INSERT`` would leave a
+                row that is there with a value of another partition than it says.
             EncryptionError: MySQL or MariaDB would not take a statement as long.
         """
+        refuse_misuse(compiler)
         if self.template is not None:
             require_whole_upsert(self, compiler.query)
         if connection.vendor == "mysql":
@@ -151,8 +153,13 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
         return super().select_format(compiler, sql, params)
 
     def get_db_prep_value(self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False) -> Any:
-        """Refuse: Django asks for this only to compare the column with a value."""
-        raise FieldError(f"{self.full_name} is encrypted: the database can't compare it with a value")
+        """Return the record of a ``Value()`` with this output field, which stands beside a column's records.
+
+        Raises:
+            EncryptionError, KMSError, MetastoreError: it can't be sealed.
+            FieldError: only a row says the partition.
+        """
+        return self.get_db_prep_save(value, connection)
 
     def get_lookup(self, lookup_name: str) -> type[Lookup[Any]] | None:
         """Return the lookup for ``isnull`` and ``exact`` (of None); refuse every other one."""

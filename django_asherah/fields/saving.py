@@ -16,7 +16,6 @@ from django.db.models.expressions import BaseExpression, Combinable
 
 from django_asherah.exceptions import AsherahError, DecryptionError, EncryptionError, KeyNotFoundError
 from django_asherah.fields.generic import Get_co, Set_contra
-from django_asherah.fields.guards import require_records
 from django_asherah.fields.moves import require_same_row
 from django_asherah.fields.pending import PendingRecord
 from django_asherah.fields.rows import (
@@ -28,6 +27,7 @@ from django_asherah.fields.rows import (
 )
 from django_asherah.fields.sealed import PreparedValue, SealedValue
 from django_asherah.fields.sealing import SealingMixin
+from django_asherah.fields.storing import require_records
 from django_asherah.fields.unreadable import Unreadable
 
 _VALUES = frozenset({str, int, bytes, dict, list})

@@ -67,6 +67,12 @@ class SealedValue(Struct, frozen=True, gc=False, eq=False):
         return SealedValue, (self.record, Loaded(partition=self.loaded.partition))
 
 
+class Literal(Struct, frozen=True, gc=False):
+    """A text of the query's own, which it yielded instead of a record."""
+
+    text: str
+
+
 class PreparedValue(Struct, gc=False, eq=False):
     """What ``pre_save`` hands on: a record that is written as it is, or what is yet to be sealed.
 

@@ -27,7 +27,7 @@ from django_asherah.exceptions import (
 from django_asherah.fields.formats import RecordFormat
 from django_asherah.fields.generic import Get_co, Set_contra
 from django_asherah.fields.partitioned import PartitionedMixin
-from django_asherah.fields.sealed import NO_KEYS, Keys, Loaded, SealedValue
+from django_asherah.fields.sealed import NO_KEYS, Keys, Literal, Loaded, SealedValue
 from django_asherah.fields.utf8 import decode_text, encode_text
 from django_asherah.guard import allowed_partitions, outside_guard
 
@@ -194,6 +194,8 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
         try:
             if value.__class__ is SealedValue:
                 return self.value_of(value.record, value.loaded.partition, value.loaded.keys)
+            if value.__class__ is Literal:
+                return value.text
             return self.value_of(bytes(value) if isinstance(value, memoryview) else value)
         except AsherahError as exc:
             raise exc.at(self.full_name).with_traceback(None)  # noqa: B904 - it is the same error

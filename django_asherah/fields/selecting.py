@@ -35,7 +35,7 @@ class EncryptedCol(Col):
         Raises:
             FieldError: the query wants the database to understand what is in it.
         """
-        refuse_misuse(compiler.query)
+        refuse_misuse(compiler)
         return super().as_sql(compiler, connection)
 
     def select_format(self, compiler: Any, sql: str, params: Any) -> Any:

@@ -1,7 +1,8 @@
 """The connections over which the key table is reached: the caller's own, and private ones beside it.
 
-Whatever a caller has done to its connection (a ``search_path``, a ``SET ROLE``), the key table must be the one that a
-new connection finds: keys are stored over new connections, and are opened for every caller of the process alike.
+Whatever a caller has done to its connection (a ``search_path``, a ``SET ROLE``, a ``USE``), the key table must be the
+one that a new connection finds: keys are stored over new connections, and are opened for every caller of the process
+alike.
 
 A caller that is in a transaction holds a connection of the server, and a pooler has only so many: so it reads over
 its own wherever that shows what a private one would show, and asks for a second one only to store a key.
@@ -38,26 +39,28 @@ _LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '5s', true) WHERE current_set
 # One statement at a time: with psycopg's prepare_threshold, several of them in one are an error.
 _BACK_TO_SAVEPOINT = ("ROLLBACK TO SAVEPOINT asherah_keys", "RELEASE SAVEPOINT asherah_keys")
 
-# A temporary table of the key table's name is the caller's own: a new connection has none.
-_TEMPORARY_LAST = """
-    SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp'), true)
-"""
-
 _AS_NEW = (
     "SET LOCAL SESSION AUTHORIZATION DEFAULT",
     "SET LOCAL role TO DEFAULT",
     "SET LOCAL search_path TO DEFAULT",
 )
 
+# A temporary table is the session's alone, and PostgreSQL looks there first unless it is told otherwise. Behind a
+# pooler, it may be anybody's.
+_TEMPORARY_LAST = """
+    SELECT set_config('search_path', concat_ws(', ', NULLIF(current_setting('search_path'), ''), 'pg_temp'), true)
+"""
+
 # What a statement of the caller's transaction sees is all committed, and all that is committed, if each statement has a
-# snapshot of its own and the transaction has not written to the table. PostgreSQL counts that for plain tables alone,
-# and may count what its session wrote a moment before.
+# snapshot of its own and the transaction has not written to the table. If it has, it holds a lock on it until it ends.
+# If it has altered the table, it has that of LOCK TABLE, and the table's description is as young as the transaction.
+# That tells of plain tables alone. Where no locks are listed, not even those of this query, it is not known: NULL.
 _SEES_WHAT_IS_COMMITTED: Final = """
     SELECT pg_current_xact_id_if_assigned() IS NULL
-    OR (current_setting('track_counts') = 'on'
-    AND relkind = 'r' AND NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = pg_class.oid)
-    AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
-    + pg_stat_get_xact_tuples_deleted(oid) = 0)
+    OR (relkind = 'r' AND NOT EXISTS (SELECT 1 FROM pg_inherits WHERE inhparent = pg_class.oid)
+    AND (SELECT bool_and(relation <> pg_class.oid OR mode <> 'RowExclusiveLock'
+    AND NOT (mode = 'AccessExclusiveLock' AND age(pg_class.xmin) <= 0))
+    FROM pg_locks WHERE locktype = 'relation' AND pid = pg_backend_pid()))
     FROM pg_class WHERE oid = to_regclass('encryption_key')
 """
 
@@ -74,7 +77,7 @@ def read_committed(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
         return _read_on_postgresql(shared, work)
     if shared.vendor != "sqlite" and in_transaction(shared):
         return privately(shared, work)
-    return _despite_a_lost_connection(shared, work)
+    return _despite_a_lost_connection(shared, lambda shared: read_as_caller(shared, work))
 
 
 def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
@@ -83,10 +86,10 @@ def read_as_caller(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
     Raises:
         django.db.Error: it can't be read.
     """
+    if _is_busy(shared) or (shared.vendor == "mysql" and _uses_another_database(shared)):
+        return privately(shared, work)
     if shared.vendor != "postgresql":
         return work(shared)
-    if _is_busy(shared):
-        return privately(shared, work)
     with as_new(shared) as borrowed:
         return work(borrowed)
 
@@ -121,20 +124,19 @@ def privately(shared: BaseDatabaseWrapper, work: Work[T]) -> T:
 @contextmanager
 def private_connection(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     """Open a second connection to the same database, whose work is committed when the block ends."""
-    private = shared.copy()
-    private.settings_dict["AUTOCOMMIT"] = True
-    options = private.settings_dict["OPTIONS"]
+    own = shared.copy()
+    own.settings_dict["AUTOCOMMIT"] = True
+    options = own.settings_dict["OPTIONS"]
     # A pool that the callers' transactions have emptied would never give out the connection they wait for.
     options.pop("pool", None)
-    if private.vendor == "sqlite":
+    if own.vendor == "sqlite":
         options["timeout"] = 0
     try:
-        if private.vendor == "postgresql":
-            _begin(private)
+        private = _begin(own) if own.vendor == "postgresql" else own
         yield private
         private.commit()
     finally:
-        private.close()
+        own.close()
 
 
 @contextmanager
@@ -149,9 +151,7 @@ def as_new(shared: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     ensure_own(shared)
     with shared.cursor():  # It was found healthy, and may be used here.
         pass
-    borrowed = shared.copy()
-    borrowed.connection = shared.connection
-    borrowed.autocommit = True
+    borrowed = _lend(shared, autocommit=True)
     # Whoever has sent a BEGIN by hand is in a transaction as well. One that has yet to send a statement is in none.
     is_idle, autocommits = _status(shared) == _IDLE, cast(Any, shared.connection).autocommit
     try:
@@ -247,20 +247,35 @@ def _was_lost(connection: BaseDatabaseWrapper) -> bool:
     return connection.connection is None
 
 
+def _uses_another_database(shared: BaseDatabaseWrapper) -> bool:
+    """Tell whether a ``USE`` has led MySQL's connection away from where a new one is, or may have."""
+    with shared.cursor():  # It is open, and may be used here.
+        pass
+    return _send(shared, "SELECT DATABASE()") != [(shared.get_connection_params().get("database"),)]
+
+
 def _would_wait_for_a_pool(shared: BaseDatabaseWrapper) -> bool:
     """Tell whether the caller has none of the connections of Django's pool: those who hold them may wait for it."""
     return shared.connection is None and bool(shared.settings_dict["OPTIONS"].get("pool"))
 
 
+def _lend(owner: BaseDatabaseWrapper, *, autocommit: bool) -> BaseDatabaseWrapper:
+    lent = owner.copy()
+    lent.connection, lent.autocommit = owner.connection, autocommit
+    return lent
+
+
 def _make_new(borrowed: BaseDatabaseWrapper) -> None:
+    """Undo what was set, by the driver alone: a backend that sets a ``search_path`` once only shall do so hereafter."""
     for statement in _AS_NEW:
-        _execute(borrowed, statement)
+        _send(borrowed, statement)
     role = borrowed.settings_dict["OPTIONS"].get("assume_role")
     if role:
-        _execute(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")
-    _execute(borrowed, _LOCK_TIMEOUT)
+        _send(borrowed, f"SET LOCAL ROLE {borrowed.ops.quote_name(role)}")
+    _send(borrowed, _LOCK_TIMEOUT)
     connection_created.send(sender=type(borrowed), connection=borrowed)  # The project's own may set a search_path.
-    _execute(borrowed, _TEMPORARY_LAST)
+    with borrowed.cursor() as cursor:  # A backend's own may set the search_path.
+        cursor.execute(_TEMPORARY_LAST)
 
 
 def _sees_what_is_committed(borrowed: BaseDatabaseWrapper) -> bool:
@@ -285,12 +300,15 @@ def _status(connection: BaseDatabaseWrapper) -> int:
     return int(cast(Any, connection.connection).info.transaction_status)
 
 
-def _begin(private: BaseDatabaseWrapper) -> None:
-    # For this transaction only: behind a connection pooler, the session goes on to somebody else. A stricter
-    # isolation level would turn a race for the same new key into an error.
-    private.set_autocommit(False)
-    _execute(private, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    _execute(private, _LOCK_TIMEOUT)
+def _begin(own: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    # For this transaction only: behind a connection pooler, the session goes on to somebody else, and comes from
+    # somebody who may have set it otherwise. A stricter isolation level would turn a race for the same new key into an
+    # error.
+    own.set_autocommit(False)
+    private = _lend(own, autocommit=False)
+    _send(private, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    _make_new(private)
+    return private
 
 
 def _send(connection: BaseDatabaseWrapper, statement: str) -> list[tuple[Any, ...]]:
@@ -298,11 +316,6 @@ def _send(connection: BaseDatabaseWrapper, statement: str) -> list[tuple[Any, ..
     with connection.wrap_database_errors, cast(Any, connection.connection).cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
-
-
-def _execute(connection: BaseDatabaseWrapper, statement: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
 
 
 _deadlines: dict[str, Deadlines] = {}

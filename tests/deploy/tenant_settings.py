@@ -10,3 +10,5 @@ SHARED_APPS = [app for app in SHARED_APPS if app != "django_asherah" or WHERE in
 TENANT_APPS = [*TENANT_APPS, *(["django_asherah"] if WHERE in ("tenants", "both") else [])]
 INSTALLED_APPS = [*SHARED_APPS, *(app for app in TENANT_APPS if app not in SHARED_APPS)]
 SILENCED_SYSTEM_CHECKS = env.list("SILENCED", default=[])
+PUBLIC_SCHEMA_NAME = env.str("PUBLIC_SCHEMA", default="public")
+TENANT_LIMIT_SET_CALLS = env.bool("LIMIT_SET_CALLS", default=False)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.databases import ROOT
@@ -90,6 +91,13 @@ def rows_of(env: dict[str, str], schema: str) -> int:
     return int(run(env, f"{program}    print(cursor.fetchone()[0])").stdout)
 
 
+def execute_in(env: dict[str, str], statement: str) -> None:
+    """Execute a statement in the project's database, in a session in which nothing was set."""
+    at = {name.lower(): env[f"DATABASE_{name}"] for name in ("HOST", "PORT", "USER")}
+    with psycopg.connect(**at, dbname=env["DATABASE_NAME"], autocommit=True) as connection:
+        connection.execute(statement)
+
+
 def set_up(env: dict[str, str]) -> None:
     for done in (manage(env, "migrate_schemas", "--shared", "-v0"), run(env, MAKE_TENANTS, *SCHEMAS)):
         assert done.returncode == 0, done.stderr
@@ -115,6 +123,27 @@ def test_what_a_tenant_wrote_another_process_reads_in_its_schema(env: dict[str, 
     assert rows_of(env, "public") == 4
     if where == "both":
         assert [rows_of(env, schema) for schema in SCHEMAS] == [0, 0]
+
+
+def test_a_public_schema_of_another_name_is_the_keys_though_its_path_is_set_once_for_each_connection(
+    env: dict[str, str],
+) -> None:
+    env |= {"KEY_SCHEMAS": "public", "PUBLIC_SCHEMA": "common", "LIMIT_SET_CALLS": "true"}
+    for schema in ("common", "public"):
+        execute_in(env, f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    set_up(env)
+    execute_in(env, "CREATE TABLE public.encryption_key (LIKE common.encryption_key INCLUDING ALL)")
+    written = run(env, WRITE, *SCHEMAS)
+    assert written.returncode == 0, written.stderr
+
+    read = run(env, READ, *SCHEMAS)
+
+    assert read.returncode == 0, read.stderr
+    found: dict[str, Any] = json.loads(read.stdout)
+    for schema in SCHEMAS:
+        texts = [f"first of {schema}", f"second of {schema}"]
+        assert found[schema] == [texts, texts, KEY_IDS, [], schema]
+    assert [rows_of(env, schema) for schema in ("common", "public")] == [4, 0]
 
 
 @pytest.mark.parametrize("where", ["tenants", "both"])

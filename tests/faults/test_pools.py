@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ from django.db import connections, transaction
 from pytest_django import Settings
 
 from django_asherah import engine
+from django_asherah.envelope.records import KeyMeta
 from django_asherah.exceptions import MetastoreError
-from tests.databases import VENDOR, as_asherah, execute, in_thread
+from django_asherah.metastores.database import DatabaseMetastore
+from tests.databases import VENDOR, as_asherah, execute, in_thread, record
 from tests.deploy.pgbouncer import pgbouncer
 from tests.testapp.models import Note
 
@@ -156,3 +159,48 @@ def test_a_pooler_that_has_none_left_for_a_new_key_is_an_error_that_says_so(pool
             engine.get_session().encrypt(b"where no key is")
 
     assert engine.get_session().decrypt(engine.get_session().encrypt(b"now there is room")) == b"now there is room"
+
+
+@pytest.mark.parametrize("pooler", ["PgBouncer"], indirect=True)
+@pytest.mark.parametrize("size", [1])
+def test_a_key_made_a_moment_ago_over_the_same_connection_of_the_server_needs_no_other(
+    pooled: str, settings: Settings
+) -> None:
+    settings.ASHERAH = as_asherah(DATABASE=pooled)
+    write(pooled, 1)
+    engine.reset()
+    with transaction.atomic(using=pooled):
+        execute(pooled, "UPDATE testapp_note SET title = title")
+        write(pooled, 2)
+
+
+ROLE = f"asherah_pooled_{os.getpid()}"
+"""Roles are of the server, and not of one database."""
+
+STATES = {
+    "search_path": (
+        "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.encryption_key (LIKE encryption_key INCLUDING ALL)",
+        "SET search_path = elsewhere",
+        "DROP SCHEMA elsewhere CASCADE",
+    ),
+    "SET ROLE": (f"CREATE ROLE {ROLE}", f"SET ROLE {ROLE}", f"DROP ROLE {ROLE}"),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_session_that_another_client_of_pgbouncer_has_set_stores_keys_where_they_are_read(
+    tmp_path: Path, make_alias: Callable[..., str], state: str
+) -> None:
+    prepare, change, clean_up = STATES[state]
+    execute("default", prepare)
+    try:
+        with pgbouncer(tmp_path, 1) as port:
+            alias = make_alias("pooled", HOST="127.0.0.1", PORT=port, NAME="clinic", DISABLE_SERVER_SIDE_CURSORS=True)
+            execute(alias, change)
+            stored = in_thread(lambda: DatabaseMetastore(alias).store("_SK_s_p", record(120)))
+            assert stored is True
+            assert DatabaseMetastore(alias).load(KeyMeta("_SK_s_p", 120)) == record(120)
+            assert DatabaseMetastore("default").load(KeyMeta("_SK_s_p", 120)) == record(120)
+            connections[alias].close()
+    finally:
+        execute("default", clean_up)

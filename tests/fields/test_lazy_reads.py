@@ -178,7 +178,9 @@ VALUES: dict[str, Callable[[Objects, str], list[Any]]] = {
     "an expression": lambda objects, name: list(objects.values_list(F(name), flat=True)),
     "after a model's rows": lambda objects, name: [row[name] for row in _evaluated(objects.all()).values(name)],
     "a union": lambda objects, name: list(
-        objects.filter(pk__gt=0).values_list(name, flat=True).union(objects.filter(pk__lt=0).values_list(name))
+        objects.filter(pk__gt=0)
+        .values_list(name, flat=True)
+        .union(objects.filter(pk__lt=0).values_list(name), all=True)
     ),
     "an annotation": lambda objects, name: [row.copy for row in objects.annotate(copy=F(name))],
     "two of one column": lambda objects, name: [row.b for row in objects.annotate(a=F(name), b=F(name))],

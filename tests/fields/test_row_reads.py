@@ -173,11 +173,10 @@ class TestValues:
         "annotated": lambda: patients.annotate(s=F("ssn")).values("s"),
         "alias": lambda: patients.alias(s=F("ssn")).annotate(t=F("s")).values("t"),
         "annotated over a relation": lambda: Clinic.objects.annotate(s=F("patient__ssn")),
-        "union": lambda: patients.values("ssn").union(patients.values("ssn")),
+        "union": lambda: patients.values("ssn").union(patients.values("ssn"), all=True),
         "iterator": lambda: patients.values_list("ssn").iterator(),
-        "Coalesce": lambda: patients.annotate(s=Coalesce("ssn", "ssn")),
-        "Coalesce with the tenant": lambda: patients.values_list(Coalesce("ssn", "ssn"), "clinic"),
-        "Case": lambda: patients.annotate(s=Case(When(pk__gt=0, then=F("ssn")))),
+        "Coalesce": lambda: patients.values_list(Coalesce("ssn", "ssn")),
+        "Case": lambda: patients.values_list(Case(When(pk__gt=0, then=F("ssn")))),
         "Subquery": lambda: patients.annotate(s=Subquery(patients.filter(pk=OuterRef("pk")).values("ssn"))),
         "Subquery of another table": lambda: Clinic.objects.annotate(
             s=Subquery(patients.filter(clinic=OuterRef("pk")).values("ssn")[:1])

@@ -70,7 +70,9 @@ PATHS: dict[str, Callable[[], Any]] = {
     "annotation": lambda: list(Patient.objects.annotate(s=F("ssn"))),
     "annotation of binary": lambda: list(Patient.objects.annotate(s=F("scan"))),
     "over a relation": lambda: list(Clinic.objects.values("patient__clinic", "patient__ssn")),
-    "union": lambda: list(Patient.objects.values("ssn", "clinic").union(Patient.objects.values("ssn", "clinic"))),
+    "union": lambda: list(
+        Patient.objects.values("ssn", "clinic").union(Patient.objects.values("ssn", "clinic"), all=True)
+    ),
     "dumpdata": lambda: serializers.serialize("json", Patient.objects.all()),
     "dumpdata as Python": lambda: serializers.serialize("python", Patient.objects.all()),
     "model_to_dict": lambda: [model_to_dict(row) for row in Patient.objects.all()],
