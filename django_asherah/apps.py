@@ -14,4 +14,9 @@ class DjangoAsherahConfig(AppConfig):
 
     def ready(self) -> None:
         """Import the modules that register themselves."""
+        from django.core.serializers import BUILTIN_SERIALIZERS
+
         from django_asherah import checks, engine, flushes  # noqa: F401
+
+        # Django imports it when something is serialized; a project's SERIALIZATION_MODULES comes after it.
+        BUILTIN_SERIALIZERS["xml"] = "django_asherah.xml"

@@ -341,7 +341,7 @@ def test_every_file_that_the_map_names_exists(page: Path) -> None:
 def test_the_map_leaves_out_no_file_that_a_value_goes_through() -> None:
     named = {*files_named(DOCS / "explanation" / "map.md"), *files_named(VALUES)}
     files = {f"fields/{file.name}" for file in (ROOT / "django_asherah" / "fields").glob("*.py")}
-    assert files - named == {f"fields/{name}.py" for name in ("generic", "interfaces", "utf8")}
+    assert files - named == {f"fields/{name}.py" for name in ("generic", "interfaces", "plain", "utf8")}
 
 
 def test_every_function_and_class_on_the_way_of_a_value_is_in_a_file_that_the_page_names() -> None:

@@ -8,6 +8,7 @@ from django.db import models
 from simple_history.models import HistoricalRecords
 
 from django_asherah.fields import EncryptedJSONField, EncryptedTextField
+from tests.ecosystem.suite import kinds  # noqa: F401
 
 
 class Secrets(models.Model):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import django_filters
@@ -12,13 +10,11 @@ import factory
 import pytest
 from django.core.exceptions import FieldError
 from django.core.management import call_command
-from django.core.management.base import CommandError
 from import_export import resources
 from tablib import Dataset
 
 from tests.ecosystem.suite.models import Patient
 from tests.fields.helpers import opened, raw
-from tests.testapp.models import Note
 
 pytestmark = pytest.mark.django_db
 
@@ -106,30 +102,6 @@ class TestPytestDjango:
 
 
 class TestCommands:
-    @pytest.mark.parametrize("format", ["json", "jsonl"])
-    def test_dumpdata_writes_values_and_loaddata_encrypts_them(self, tmp_path: Path, format: str) -> None:
-        patient = Patient.objects.create(name="a", secret="Zoë", doc={"a": [1, None]})
-        dump = tmp_path / f"dump.{format}"
-        call_command("dumpdata", "suite.Patient", format=format, output=str(dump))
-        if format == "json":
-            assert json.loads(dump.read_text())[0]["fields"]["secret"] == "Zoë"
-        Patient.objects.all().delete()
-        call_command("loaddata", str(dump), verbosity=0)
-        again = Patient.objects.get(pk=patient.pk)
-        assert (again.secret, again.doc) == ("Zoë", {"a": [1, None]})
-        assert opened(again, "secret") == "Zoë".encode()
-
-    def test_the_xml_format_takes_text_and_refuses_documents(self, tmp_path: Path) -> None:
-        note = Note.objects.create(body="Zoë")
-        dump = tmp_path / "dump.xml"
-        call_command("dumpdata", "testapp.Note", format="xml", output=str(dump))
-        note.delete()
-        call_command("loaddata", str(dump), verbosity=0)
-        assert opened(Note.objects.get(), "body") == "Zoë".encode()
-        Patient.objects.create(secret="s", doc={"a": 1})
-        with pytest.raises(CommandError, match="Unable to serialize database"):
-            call_command("dumpdata", "suite.Patient", format="xml", output=str(dump))
-
     def test_shell(self, capsys: pytest.CaptureFixture[str]) -> None:
         Patient.objects.create(secret="seen in the shell")
         code = "from tests.ecosystem.suite.models import Patient; print(Patient.objects.get().secret)"
