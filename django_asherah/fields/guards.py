@@ -70,19 +70,19 @@ class RefusedTransform(Transform):
 
     def __init__(self, name: str, lhs: Any) -> None:
         super().__init__(lhs)
-        self.name = name
+        self.lookup_name = name
 
     def get_lookup(self, lookup: str) -> Any:
         """Refuse."""
-        raise refuse_lookup(self.lhs.output_field, self.name)
+        raise refuse_lookup(self.lhs.output_field, self.lookup_name)
 
     def get_transform(self, lookup_name: str) -> Any:
         """Return what refuses to be used, too."""
-        return partial(RefusedTransform, self.name)
+        return partial(RefusedTransform, self.lookup_name)
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse."""
-        raise refuse_lookup(self.lhs.output_field, self.name)
+        raise refuse_lookup(self.lhs.output_field, self.lookup_name)
 
 
 def refuse_misuse(compiler: Any) -> None:
@@ -198,7 +198,7 @@ def _require_none(expression: Any) -> None:
         if isinstance(source, WhereNode):
             _require_none(source)
         elif fields := _yielded(source):
-            if isinstance(expression, Lookup):
+            if isinstance(expression, Lookup | RefusedTransform):
                 raise refuse_lookup(fields[0], str(getattr(expression, "lookup_name", type(expression).__name__)))
             raise refuse_computing(fields[0], expression)
 

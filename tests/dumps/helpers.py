@@ -44,8 +44,8 @@ def keys_of(alias: str = "default") -> Keys:
     return {KeyMeta(key_id, record.created): record for key_id, record in found}
 
 
-def fill(*, documents: bool = True) -> None:
-    """Save rows with fields of every kind, in every format; those with documents only if told to."""
+def fill() -> None:
+    """Save rows with fields of every kind, in every format."""
     typed = _typed_values()
     Typed.objects.create()
     Typed.objects.create(**typed, **{f"{name}_or_none": value for name, value in typed.items()})
@@ -54,10 +54,9 @@ def fill(*, documents: bool = True) -> None:
     Tenancy.objects.create(left="l", right="r", plain="p")
     Member.objects.create(tenant="a", name="1", secret="s", photo=b"\x00p")
     Stay.objects.create(house=1, number=2, secret="s")
-    if documents:
-        Document.objects.create(doc={"a": [1, None, "ü"]}, encoded=["x"])
-        Patient.objects.create(clinic=Clinic.objects.create(name="c"), ssn="1", history=[{}], scan=b"\xff")
-        Account.objects.create(secret="s", score=-1, notes={"a": 1}, born="2000-02-29")
+    Document.objects.create(doc={"a": [1, None, "ü"]}, encoded=["x"])
+    Patient.objects.create(clinic=Clinic.objects.create(name="c"), ssn="1", history=[{}], scan=b"\xff")
+    Account.objects.create(secret="s", score=-1, notes={"a": 1}, born="2000-02-29")
 
 
 def values_of(alias: str = "default") -> Values:

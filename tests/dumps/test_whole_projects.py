@@ -27,7 +27,7 @@ def test_into_one_that_is_full(dump: Dump, format: str, natural: bool) -> None:
     if format == "yaml":
         pytest.importorskip("yaml")
     make_keys(days_old=1)
-    fill(documents=format != "xml")
+    fill()
     dumped_keys, dumped = keys_of(), values_of()
     path = dump(format=format, use_natural_primary_keys=natural, use_natural_foreign_keys=natural)
     wipe()
