@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection
+from django.db import connection, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_asherah import engine
@@ -34,6 +34,13 @@ from django_asherah.fields.utf8 import decode_text, encode_text
 from django_asherah.guard import allowed_partitions, outside_guard
 
 
+_NO_TEXTS = (
+    *(models.BinaryField, models.BooleanField, models.DateField, models.DecimalField, models.DurationField),
+    *(models.FloatField, models.IntegerField, models.TimeField, models.UUIDField),
+)
+"""Whose columns yield no text: a ``from_db_value`` of a subclass would not know what to make of one."""
+
+
 class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
     """The part of an encrypted field that turns values into records and records into values.
 
@@ -44,11 +51,12 @@ class SealingMixin(PartitionedMixin[Set_contra, Get_co]):
     format: RecordFormat
 
     _plain_from_db_value: ClassVar[Callable[[Any, str, Any, Any], Any] | None]
-    """The plain field's ``from_db_value``, if it has one."""
+    """The plain field's ``from_db_value``, if it has one and its column yields text."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._plain_from_db_value = getattr(super(SealingMixin, cls), "from_db_value", None)  # noqa: UP008 - of what follows in cls
+        reads = getattr(super(SealingMixin, cls), "from_db_value", None)  # noqa: UP008 - of what follows in cls
+        cls._plain_from_db_value = None if issubclass(cls, _NO_TEXTS) else reads
         # decode_text raises nothing but errors of ours, so there is nothing to translate.
         plain: Any = cls.load
         cls.load_safely = staticmethod(decode_text) if plain is decode_text else SealingMixin.load_safely  # type: ignore[method-assign]

@@ -155,6 +155,20 @@ class EncryptedTags(EncryptedFieldMixin, TagsField):  # type: ignore[type-arg]
     pass
 
 
+class LevelField(models.IntegerField):  # type: ignore[type-arg]
+    """An enumeration, as other packages store one: the column yields a number."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return Level(value)
+
+    def to_python(self, value: Any) -> Any:
+        return Level(int(value))
+
+
+class EncryptedLevel(EncryptedFieldMixin, LevelField):  # type: ignore[type-arg]
+    pass
+
+
 class UnreadTagsField(TagsField):
     from_db_value = None  # type: ignore[assignment]
 
@@ -229,6 +243,7 @@ LIKE_PLAIN: list[tuple[type[Any], dict[str, Any], Any, bytes, Any]] = [
     (EncryptedLength, {}, OtherDuration(1), b"1 day, 0:00:00", timedelta(1)),
     (fields.EncryptedGenericIPAddressField, {}, ip_address("::1"), b"::1", "::1"),
     (EncryptedTags, {}, ["a", "b"], b"a,b", ["a", "b"]),
+    (EncryptedLevel, {}, Level.LOW, b"1", Level.LOW),
     (Rounded, {}, 1.6, b"2", 2),
     (fields.EncryptedJSONField, {}, {"a": (1,)}, b'{"a":[1]}', {"a": [1]}),
 ]  # fmt: skip
