@@ -24,7 +24,7 @@ from django_asherah.fields.options import check_options
 from django_asherah.fields.packets import count_record
 from django_asherah.fields.partitions import check_partition
 from django_asherah.fields.pending import require_whole_upsert
-from django_asherah.fields.refusals import refuse_lookup
+from django_asherah.fields.refusals import refuse_db_default, refuse_lookup
 from django_asherah.fields.selecting import EncryptedCol
 from django_asherah.fields.template import PartitionTemplate
 from django_asherah.fields.watching import watch
@@ -181,6 +181,15 @@ class EncryptedFieldMixin(ColumnMixin[Set_contra, Get_co]):
     def get_transform(self, lookup_name: str) -> Any:
         """Return what refuses to be used, for every transform and key path."""
         return partial(RefusedTransform, lookup_name)
+
+    @property
+    def _db_default_expression(self) -> Any:
+        """Refuse: the database would store no record, and ``asherah.E104`` can be silenced."""
+        raise refuse_db_default(self)
+
+    def _check_db_default(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        """Leave it to ``asherah.E104``."""
+        return []
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
         """Return the column as an expression that watches what it is used for, and for no other query."""

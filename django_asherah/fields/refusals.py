@@ -24,6 +24,11 @@ def refuse_validating(field: Any, name: str) -> FieldError:
     )
 
 
+def refuse_db_default(field: Any) -> FieldError:
+    """Return the error for a ``db_default`` of ``field``."""
+    return FieldError(f"{field.full_name} is encrypted: the database would store its db_default. Use default instead")
+
+
 def refuse_computing(field: Any, expression: Any) -> FieldError:
     """Return the error for an expression that would work on records of ``field``."""
     return FieldError(

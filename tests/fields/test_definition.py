@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from django.core import checks
+from django.core.exceptions import FieldError
 from django.core.management import call_command
-from django.db import migrations, models
+from django.db import connection, migrations, models
 from django.db.migrations.writer import MigrationWriter
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Now, Upper
 from django.test.utils import isolate_apps
 
 from django_asherah.fields import EncryptedFieldMixin, EncryptedJSONField, EncryptedTextField
@@ -70,13 +72,38 @@ def test_options_that_need_the_database_to_understand_the_value_are_check_errors
     assert isinstance(found[0], checks.Error)
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("default", ["900-12", Value("900-12"), Upper(Value("900-12")), Now()], ids=type)
+@isolate_apps("tests.testapp")
+def test_no_default_of_the_database_is_stored_even_if_its_check_is_silenced(default: Any) -> None:
+    class Defaulted(models.Model):
+        class Meta:
+            app_label = "testapp"
+
+    field = EncryptedTextField(db_default=default)
+    with connection.schema_editor() as editor:
+        editor.create_model(Defaulted)
+    try:
+        field.contribute_to_class(Defaulted, "secret")
+        with (
+            # SQLite makes the table anew, of a model that Django calls NewDefaulted.
+            pytest.raises(FieldError, match=r"^testapp\.(New)?Defaulted\.secret is encrypted: .* Use default instead$"),
+            connection.schema_editor() as editor,
+        ):
+            editor.add_field(Defaulted, field)
+        assert [message.id for message in field.check(databases=["default"])] == ["asherah.E104"]
+        with pytest.raises(FieldError, match=r"^testapp\.Defaulted\.secret is encrypted"):
+            Defaulted()
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(Defaulted)
+
+
 def test_a_plain_encrypted_field_has_nothing_to_complain_of() -> None:
     assert Note._meta.get_field("body").check() == []
 
 
 def test_any_field_can_be_made_an_encrypted_one() -> None:
-    from django.db import connection
-
     class EncryptedIntegerField(EncryptedFieldMixin, models.IntegerField):  # type: ignore[type-arg]
         pass
 
