@@ -33,7 +33,6 @@ from django_asherah.fields.texts import text_of
 from django_asherah.fields.utf8 import decode_text, encode_text
 from django_asherah.guard import allowed_partitions, outside_guard
 
-
 _NO_TEXTS = (
     *(models.BinaryField, models.BooleanField, models.DateField, models.DecimalField, models.DurationField),
     *(models.FloatField, models.IntegerField, models.TimeField, models.UUIDField),
